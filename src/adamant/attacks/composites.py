@@ -1,0 +1,79 @@
+"""Attacks made of attacks: restarts, one target after another, several attacks in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+from adamant.access import Sight
+from adamant.engine import Attack, Composite, Problem
+from adamant.errors import InputError
+from adamant.goals import Targeted, Untargeted
+from adamant.losses import Margin
+
+
+@final
+@dataclass(frozen=True)
+class Restarts:
+    """The same attack `n` times, each with fresh randomness."""
+
+    attack: Attack | Composite
+    n: int = 5
+
+    @property
+    def needs(self) -> Sight:
+        return self.attack.needs
+
+    def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
+        if self.n < 1:
+            raise InputError(f"Restarts needs n of at least 1, got {self.n}.")
+        for i in range(self.n):
+            yield self.attack, replace(p, rng=p.rng.fold("restart").fold(i))
+
+
+@final
+@dataclass(frozen=True)
+class EachTarget:
+    """The attack aimed at each of the `n` likeliest wrong classes in turn; any wrong class counts as success.
+
+    The idea of MultiTargeted (Gowal et al., 2019, arXiv:1910.09338); the order is that of the clean logits.
+    """
+
+    attack: Attack | Composite
+    n: int = 9
+
+    @property
+    def needs(self) -> Sight:
+        return max(self.attack.needs, Sight.SCORES)
+
+    def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
+        if not isinstance(p.goal, Untargeted):
+            raise InputError(f"EachTarget chooses the targets itself, so its goal is Untargeted, not {type(p.goal).__name__}.")
+        label = p.goal.label
+        logits = p.look(p.x, Margin()).logits
+        ranked = logits.scatter(1, label[:, None], -float("inf")).argsort(dim=1, descending=True, stable=True)
+        for i in range(min(self.n, logits.shape[1] - 1)):
+            yield self.attack, replace(p, aim=Targeted(label, ranked[:, i]), rng=p.rng.fold("target").fold(i))
+
+
+@final
+@dataclass(frozen=True, init=False)
+class Union:
+    """Several attacks in turn: a row is broken if any of them breaks it."""
+
+    attacks: tuple[Attack | Composite, ...]
+
+    def __init__(self, *attacks: Attack | Composite) -> None:
+        object.__setattr__(self, "attacks", attacks)
+
+    def __repr__(self) -> str:
+        return f"Union({', '.join(map(repr, self.attacks))})"
+
+    @property
+    def needs(self) -> Sight:
+        return max(a.needs for a in self.attacks)
+
+    def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
+        for i, attack in enumerate(self.attacks):
+            yield attack, replace(p, rng=p.rng.fold("union").fold(i))

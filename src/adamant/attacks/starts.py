@@ -1,0 +1,49 @@
+"""Where an attack looks first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, final, runtime_checkable
+
+from adamant._types import Inputs
+from adamant.engine import Problem
+
+
+@runtime_checkable
+class Start(Protocol):
+    """A first place to look, for every row."""
+
+    def __call__(self, p: Problem) -> Inputs: ...
+
+
+@final
+@dataclass(frozen=True)
+class Here:
+    """The input itself."""
+
+    def __call__(self, p: Problem) -> Inputs:
+        return p.x
+
+
+@final
+@dataclass(frozen=True)
+class Anywhere:
+    """A random member of the threat model."""
+
+    def __call__(self, p: Problem) -> Inputs:
+        return p.threat.sample(p.x, p.rng.fold("start"))
+
+
+@final
+@dataclass(frozen=True)
+class Near:
+    """The input plus a little Gaussian noise, in units of the input (TRADES takes 0.001)."""
+
+    sigma: float = 0.001
+
+    def __call__(self, p: Problem) -> Inputs:
+        noise = p.rng.fold("start").normal(*p.x.shape[1:], dtype=p.x.dtype)
+        return p.threat.project(p.x + self.sigma * noise, p.x)
+
+
+CATALOGUE: tuple[type, ...] = (Here, Anywhere, Near)

@@ -1,0 +1,109 @@
+"""What all norm balls share: the box, the mask of entries that may change, the budget, and their checks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from adamant._types import Inputs, Mask, Scores
+from adamant.batch import PerRow, Shared, per_row
+from adamant.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A budget `eps` (one, or one per row), the valid range of inputs, and the entries that may change (all)."""
+
+    eps: float | PerRow
+    box: tuple[float, float] = (0.0, 1.0)
+    mask: Shared | PerRow | None = None
+
+    def __post_init__(self) -> None:
+        values = self.eps.values if isinstance(self.eps, PerRow) else torch.tensor([float(self.eps)])
+        if not bool((values > 0).all()):
+            raise InputError(f"The budget must be positive, got {self.eps}: accuracy at eps = 0 is clean accuracy.")
+        low, high = self.box
+        if not low < high:
+            raise InputError(f"The box must be (low, high) with low < high, got {self.box}.")
+        if self.mask is not None and self.mask.values.dtype != torch.bool:
+            raise InputError("The mask must hold True where an entry may change and False elsewhere.")
+
+    def at(self, eps: float) -> Self:
+        """The same threat with another budget."""
+        return replace(self, eps=eps)
+
+    def check(self, x: Inputs) -> None:
+        """Raise InputError unless x is a floating-point batch inside the box, without NaN."""
+        if not x.is_floating_point():
+            raise InputError(f"Inputs are {x.dtype}: convert them to floats (and bytes to [0, 1], dividing by 255).")
+        low, high = self.box
+        bad = ~((x >= low) & (x <= high)).flatten(1).all(1) | ~x.isfinite().flatten(1).all(1)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            values = x[row][~((x[row] >= low) & (x[row] <= high)) | ~x[row].isfinite()]
+            raise InputError(
+                f"Row {row} holds {values.flatten()[0].item():g}, outside the box [{low:g}, {high:g}] of {type(self).__name__}: "
+                "put normalisation inside the model, or give the threat model the box of your data."
+            )
+        if isinstance(self.eps, PerRow) and len(self.eps.values) != len(x):
+            raise InputError(f"There are {len(self.eps.values)} budgets for {len(x)} rows.")
+
+    def clip(self, z: Inputs) -> Inputs:
+        """Into the box."""
+        return z.clamp(*self.box)
+
+    def budget(self, like: Tensor) -> Scores:
+        """The budget of each row, (n,)."""
+        return self._limits(like).to(like.dtype)
+
+    def _budget(self, like: Tensor, *, shrink: float = 0.0) -> Tensor | float:
+        """The budget, a float, or (n, 1, ...) with one per row; shrunk relatively to leave room for rounding."""
+        if not isinstance(self.eps, PerRow):
+            return self.eps * (1 - shrink)
+        return per_row(self.eps.values.to(like), like) * (1 - shrink)
+
+    def _limits(self, like: Tensor) -> Tensor:
+        """The budget of each row, (n,) float64, as it is compared in `contains`."""
+        if isinstance(self.eps, PerRow):
+            return self.eps.values.double().to(like.device)
+        return torch.full((len(like),), float(self.eps), dtype=torch.float64, device=like.device)
+
+    def _free(self, values: Tensor) -> Tensor:
+        """Zero where an entry may not change."""
+        return values if self.mask is None else values * self.mask.values.to(values.device)
+
+    def _hold(self, z: Inputs, x: Inputs) -> Inputs:
+        """x where an entry may not change."""
+        return z if self.mask is None else torch.where(self.mask.values.to(x.device), z, x)
+
+    def _inside(self, z: Inputs, x: Inputs) -> Mask:
+        """Which rows are finite, in the box, and as they were where they may not change."""
+        low, high = self.box
+        fine = (z >= low) & (z <= high) & z.isfinite()
+        if self.mask is not None:
+            fine &= (z == x) | self.mask.values.to(x.device)
+        return fine.flatten(1).all(1)
+
+    def _sizes_fit(self, size: Scores, z: Inputs, x: Inputs) -> Mask:
+        return self._inside(z, x) & (size <= self._limits(x))
+
+    def _room(self, x: Inputs, toward: Tensor) -> Tensor:
+        """How far each entry can go from x in the direction of the sign of `toward` before it leaves the box."""
+        low, high = self.box
+        return torch.where(toward > 0, high - x, x - low) if math.isfinite(high - low) else _roomy(x, toward, low, high)
+
+    def _slack(self, x: Tensor) -> float:
+        """How far rounding can push x + d: half a unit in the last place of the largest value of the box."""
+        low, high = self.box
+        largest = max(abs(low), abs(high)) if math.isfinite(high - low) else float(x.abs().amax()) + 1.0
+        return largest * torch.finfo(x.dtype).eps
+
+
+def _roomy(x: Tensor, toward: Tensor, low: float, high: float) -> Tensor:
+    up = torch.full_like(x, torch.inf) if math.isinf(high) else high - x
+    down = torch.full_like(x, torch.inf) if math.isinf(low) else x - low
+    return torch.where(toward > 0, up, down)

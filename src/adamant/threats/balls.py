@@ -1,0 +1,173 @@
+"""Norm balls around each input, intersected with the box of valid inputs: Linf, L2 and L1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from adamant._types import Inputs, Mask, Scores
+from adamant.batch import per_row
+from adamant.random import Rng
+from adamant.threats._box import Ball
+
+# Projections aim a hair inside the ball, so that rounding does not carry a point out of it: `contains` is strict.
+_HAIR = 4e-6
+_ROUNDS = 64  # bound on the exact line searches below; each ends when it has met its last kink, mostly after 3 to 6
+
+
+def _step(z: Tensor, direction: Tensor, rate: Tensor | float, budget: Tensor | float) -> Tensor:
+    if isinstance(rate, Tensor):
+        rate = per_row(rate, z)
+    return z + direction * (rate * budget)
+
+
+@final
+@dataclass(frozen=True)
+class Linf(Ball):
+    """{z in the box: |z_i - x_i| <= eps for every entry}; the entries are independent."""
+
+    def contains(self, z: Inputs, x: Inputs) -> Mask:
+        return self._sizes_fit(self.size(z, x), z, x)
+
+    def size(self, z: Inputs, x: Inputs) -> Scores:
+        """The largest change of an entry."""
+        return (z.double() - x.double()).abs().flatten(1).amax(1)
+
+    def sample(self, x: Inputs, rng: Rng) -> Inputs:
+        """Uniform on the set (ball and box together)."""
+        low, high = self._bounds(x)
+        u = rng.uniform(*x.shape[1:], dtype=x.dtype)
+        return self._hold((low + (high - low) * u).clamp(low, high), x)
+
+    def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
+        return _step(z, self._free(g).sign(), rate, self._budget(z))
+
+    def project(self, z: Inputs, x: Inputs) -> Inputs:
+        return self._hold(z.clamp(*self._bounds(x)), x)
+
+    def _bounds(self, x: Inputs) -> tuple[Tensor, Tensor]:
+        reach = self._budget(x) - self._slack(x)
+        reach = reach.clamp_min(0) if isinstance(reach, Tensor) else max(reach, 0.0)
+        return self.clip(x - reach), self.clip(x + reach)
+
+
+@final
+@dataclass(frozen=True)
+class L2(Ball):
+    """{z in the box: ||z - x||_2 <= eps}."""
+
+    def contains(self, z: Inputs, x: Inputs) -> Mask:
+        return self._sizes_fit(self.size(z, x), z, x)
+
+    def size(self, z: Inputs, x: Inputs) -> Scores:
+        """The Euclidean length of the change."""
+        return (z.double() - x.double()).flatten(1).norm(dim=1)
+
+    def sample(self, x: Inputs, rng: Rng) -> Inputs:
+        """Uniform on the ball, then projected onto the box."""
+        u = self._free(rng.normal(*x.shape[1:], dtype=x.dtype))
+        free = x[0].numel() if self.mask is None else int(self.mask.values.sum())
+        radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / max(free, 1))
+        return self.project(_step(x, _unit(u), radius, self._budget(x)), x)
+
+    def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
+        return _step(z, _unit(self._free(g)), rate, self._budget(z))
+
+    def project(self, z: Inputs, x: Inputs) -> Inputs:
+        """Exact: the nearest point is x + clip(s d) with d = z - x and one s per row.
+
+        The squared length of clip(s d) is a concave, piecewise linear function of s^2, so Newton's method from the
+        left meets each kink at most once and ends on the root.
+        """
+        d = self._free(z - x).flatten(1)
+        room = self._room(x, z - x).flatten(1)
+        squares, caps = d * d, room * room
+        limit = self._budget(x, shrink=_HAIR) ** 2
+        limit = limit.flatten() if isinstance(limit, Tensor) else torch.full_like(squares[:, 0], limit)
+        inside = torch.minimum(squares, caps).sum(1) <= limit
+        t = torch.where(inside, 1.0, limit / squares.sum(1).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
+        for _ in range(_ROUNDS):
+            free = t[:, None] * squares < caps
+            spent = torch.where(free, 0.0, caps).sum(1)
+            slope = torch.where(free, squares, 0.0).sum(1)
+            ahead = ((limit - spent) / slope.clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
+            moved = ~inside & (ahead > t * (1 + 1e-7))
+            if not bool(moved.any()):
+                break
+            t = torch.where(moved, ahead, t)
+        step = torch.minimum(d.abs() * t.sqrt()[:, None], room) * d.sign()
+        return self._hold(self.clip(x + step.view_as(x)), x)
+
+
+@final
+@dataclass(frozen=True)
+class L1(Ball):
+    """{z in the box: sum |z_i - x_i| <= eps}."""
+
+    # The share of entries that a step moves (Tramèr & Boneh, 2019, arXiv:1904.13000). The exact steepest step moves
+    # one entry, too few to get anywhere in forty steps; 0 asks for it all the same.
+    spread: float = 0.01
+
+    def contains(self, z: Inputs, x: Inputs) -> Mask:
+        return self._sizes_fit(self.size(z, x), z, x)
+
+    def size(self, z: Inputs, x: Inputs) -> Scores:
+        """The sum of all changes."""
+        return (z.double() - x.double()).abs().flatten(1).sum(1)
+
+    def sample(self, x: Inputs, rng: Rng) -> Inputs:
+        """Uniform on the ball (exponential spacings), then projected onto the box."""
+        spacing = self._free(-(1 - rng.uniform(*x.shape[1:], dtype=x.dtype)).log())
+        spare = -(1 - rng.fold("spare").uniform(dtype=x.dtype)).log()
+        total = spacing.flatten(1).sum(1) + spare
+        sign = rng.fold("sign").sign(*x.shape[1:], dtype=x.dtype)
+        return self.project(_step(x, sign * spacing / per_row(total, x), 1.0, self._budget(x)), x)
+
+    def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
+        """Share the step among the entries of largest gradient that can still move."""
+        g = self._free(g)
+        usable = (g * (self._room(z, g) > 0)).flatten(1)
+        k = max(1, round(self.spread * usable.shape[1]))
+        value, where = usable.abs().topk(k, dim=1)
+        chosen = torch.zeros_like(usable).scatter(1, where, (value > 0).to(usable.dtype)) * usable.sign()
+        chosen = chosen / chosen.abs().sum(1, keepdim=True).clamp_min(1)
+        return _step(z, chosen.view_as(z), rate, self._budget(z))
+
+    def project(self, z: Inputs, x: Inputs) -> Inputs:
+        """Exact on ball and box together: change_i = clip(|d_i| - t, 0, room_i), with one threshold t per row.
+
+        The length of the change falls in t, piecewise linearly; Newton's method inside a bracket ends on the root.
+        """
+        d = self._free(z - x).flatten(1)
+        room = self._room(x, z - x).flatten(1)
+        length = d.abs()
+        limit = self._budget(x, shrink=_HAIR)
+        limit = limit.flatten() if isinstance(limit, Tensor) else torch.full_like(length[:, 0], limit)
+        t = low = torch.zeros_like(limit)
+        high = length.amax(1)
+        for _ in range(_ROUNDS):
+            above = length - t[:, None]
+            change = torch.minimum(above.clamp_min(0), room)
+            excess = change.sum(1) - limit
+            open_ = excess.abs() > 1e-7 * limit
+            open_ &= ~((t == 0) & (excess <= 0))
+            if not bool(open_.any()):
+                break
+            low, high = torch.where(excess > 0, t, low), torch.where(excess <= 0, t, high)
+            slope = ((above > 0) & (above < room)).sum(1)
+            newton = t + excess / slope.clamp_min(1)
+            fits = (slope > 0) & (newton > low) & (newton < high)
+            t = torch.where(open_, torch.where(fits, newton, (low + high) / 2), t)
+        step = torch.minimum((length - t[:, None]).clamp_min(0), room)
+        step = step * (limit / step.sum(1).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)[:, None]
+        return self._hold(self.clip(x + (step * d.sign()).view_as(x)), x)
+
+
+def _unit(v: Tensor) -> Tensor:
+    """Each row at length one; a zero row stays zero."""
+    largest = v.flatten(1).abs().amax(1)  # first to a safe scale: tiny gradients square to zero in float32
+    v = v / per_row(largest.clamp_min(torch.finfo(v.dtype).tiny), v)
+    return v / per_row(v.flatten(1).norm(dim=1).clamp_min(torch.finfo(v.dtype).tiny), v)

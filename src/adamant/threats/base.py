@@ -1,0 +1,54 @@
+"""What an adversary may do to an input: a set around each x, its size and its geometry."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, runtime_checkable
+
+from adamant._types import Inputs, Mask, Scores
+from adamant.random import Rng
+
+
+@runtime_checkable
+class ThreatModel(Protocol):
+    """The set around each x; `contains` is the one source of truth."""
+
+    def check(self, x: Inputs) -> None:
+        """Raise InputError where x itself is not in the set."""
+        ...
+
+    def contains(self, z: Inputs, x: Inputs) -> Mask:
+        """Which rows of z are members, judged in float64; a NaN is in no set."""
+        ...
+
+    def size(self, z: Inputs, x: Inputs) -> Scores:
+        """How far z is from x, in the unit that people quote, float64."""
+        ...
+
+    def sample(self, x: Inputs, rng: Rng) -> Inputs:
+        """A random member for each row."""
+        ...
+
+
+@runtime_checkable
+class Projectable(ThreatModel, Protocol):
+    """A set that gradient attacks can walk in."""
+
+    def budget(self, like: Inputs) -> Scores:
+        """The budget of each row, in the unit of `size`."""
+        ...
+
+    def clip(self, z: Inputs) -> Inputs:
+        """Into the valid range of inputs, whatever the budget: no query leaves it."""
+        ...
+
+    def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
+        """One step of steepest ascent in this geometry; the rate is in units of the budget."""
+        ...
+
+    def project(self, z: Inputs, x: Inputs) -> Inputs:
+        """The nearest member."""
+        ...
+
+    def at(self, eps: float) -> Self:
+        """The same threat with another budget."""
+        ...
