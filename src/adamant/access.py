@@ -48,6 +48,7 @@ class View:
     model: Callable[[Inputs], Logits]
     score: Callable[[Logits], Scores]
     clip: Callable[[Inputs], Inputs]
+    rng: Callable[[], Rng]  # fresh randomness for this visit
 
 
 @runtime_checkable
@@ -56,7 +57,7 @@ class Access(Protocol):
 
     gives: ClassVar[Sight]
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         """Visit the model at z."""
         ...
 
@@ -78,7 +79,7 @@ class WhiteBox:
 
     gives: ClassVar[Sight] = Sight.GRADIENT
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         if not grad:
             return _glance(view, z)
         with torch.enable_grad():
@@ -94,7 +95,7 @@ class WhiteBox:
             # the weights' gradients are never computed.
             (g,) = torch.autograd.grad(loss.sum(), z)
         # One overflowing row must not poison a momentum for good: where there is no number, there is no direction.
-        return Look(logits.detach(), loss.detach(), torch.nan_to_num(g, 0.0, 0.0, 0.0))
+        return Look(logits.detach(), loss.detach(), g.nan_to_num_(0.0, 0.0, 0.0))
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1, int(grad))
@@ -108,9 +109,9 @@ class EOT:
     n: int = 20
     gives: ClassVar[Sight] = Sight.GRADIENT
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         _positive("EOT", self.n)
-        looks = [WhiteBox().look(view, z, grad=grad, rng=rng) for _ in range(self.n)]
+        looks = [WhiteBox().look(view, z, grad=grad) for _ in range(self.n)]
         grads = [look.grad for look in looks if look.grad is not None]
         mean_grad = torch.stack(grads).mean(0) if grads else None
         return Look(torch.stack([k.logits for k in looks]).mean(0), torch.stack([k.loss for k in looks]).mean(0), mean_grad)
@@ -131,8 +132,8 @@ class NES:
     sigma: float = 0.001
     gives: ClassVar[Sight] = Sight.GRADIENT
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
-        return _estimate(view, z, self.n, self.sigma, rng.normal) if grad else _glance(view, z)
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
+        return _estimate(view, z, self.n, self.sigma, view.rng().normal) if grad else _glance(view, z)
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1 + _pairs(self.n) * 2 * grad, 0)
@@ -150,8 +151,8 @@ class SPSA:
     sigma: float = 0.01
     gives: ClassVar[Sight] = Sight.GRADIENT
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
-        return _estimate(view, z, self.n, self.sigma, rng.sign) if grad else _glance(view, z)
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
+        return _estimate(view, z, self.n, self.sigma, view.rng().sign) if grad else _glance(view, z)
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1 + _pairs(self.n) * 2 * grad, 0)
@@ -164,7 +165,7 @@ class ScoresOnly:
 
     gives: ClassVar[Sight] = Sight.SCORES
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         return _glance(view, z)
 
     def cost(self, *, grad: bool) -> Cost:
@@ -178,7 +179,7 @@ class LabelsOnly:
 
     gives: ClassVar[Sight] = Sight.LABELS
 
-    def look(self, view: View, z: Inputs, *, grad: bool, rng: Rng) -> Look:
+    def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         with torch.no_grad():
             logits = view.model(z)
         top = top_class(logits)

@@ -237,60 +237,80 @@ class Caller:
 
 
 class Desk:
-    """Where every visit passes: it counts, judges and keeps. The only mutable thing in a run."""
+    """Where every visit passes: it counts, judges and keeps. The only mutable thing in a run.
 
-    def __init__(self, model: Caller, x: Inputs, max_looks: int | None) -> None:
+    The books hold a line for each row of the batch. The rows that are looking have a copy of theirs at the desk
+    (`_seats` says which), so that a visit, beside a small network, costs few operations and gathers nothing.
+    """
+
+    def __init__(self, model: Caller, x: Inputs, settled: Mask, max_looks: int | None) -> None:
         n, device = len(x), x.device
         self.model, self.max_looks, self.visits = model, max_looks, 0
+        self.found = settled.clone()  # or not worth a look: wrong already
         self.best = x.clone()
+        # What a look must beat to be kept; of a found row, the loss that it was found with.
         self.loss = torch.full((n,), -torch.inf, dtype=torch.float64, device=device)
-        self.found = torch.zeros(n, dtype=torch.bool, device=device)
         self.forwards, self.backwards, self.checks, self.first = (
             torch.zeros(n, dtype=torch.int64, device=device) for _ in range(4)
         )
+        self._sit(torch.arange(n, device=device))
 
     def look(self, p: Problem, z: Inputs, loss: Loss, *, grad: bool) -> Look:
+        if p.index is not self._seats:
+            self.settle()
+            self._sit(p.index)
         cost = p.access.cost(grad=grad)
         if self.max_looks is not None:
+            self._count()
             over = self.forwards[p.index] + cost.forwards > self.max_looks
-            if bool((over & ~self.found[p.index]).any()):
+            if bool((over & ~self._found).any()):
                 raise _Exhausted  # a hard limit: no row is ever visited beyond it
         self.visits += 1
-        view = View(self.model, lambda logits: loss(logits, p.aim), p.threat.clip)
-        seen = p.access.look(view, z, grad=grad, rng=p.rng.fold("look").fold(self.visits))
-        self._record(p, z, seen, cost)
+        visit = self.visits
+        view = View(
+            self.model, lambda logits: loss(logits, p.aim), p.threat.clip, lambda: p.rng.fold("look").fold(visit)
+        )
+        seen = p.access.look(view, z, grad=grad)
+        self._tally = Cost(self._tally.forwards + cost.forwards, self._tally.backwards + cost.backwards)
+        better = seen.loss > self._loss  # false for a NaN, and for a found row, whose bar is at infinity
+        torch.where(better.view(-1, *(1,) * (z.ndim - 1)), z, self._best, out=self._best)
+        torch.where(better, seen.loss, self._loss, out=self._loss)
+        fooled = p.goal.reached(seen.logits).logical_and_(~self._found)
+        if bool(fooled.any()):
+            self._judge(p, z, seen.loss, fooled.nonzero().squeeze(1))
         return seen
 
-    def _record(self, p: Problem, z: Inputs, seen: Look, cost: Cost) -> None:
-        live = ~self.found[p.index]
-        self.forwards[p.index] += cost.forwards * live
-        self.backwards[p.index] += cost.backwards * live
-        loss = torch.nan_to_num(seen.loss.double(), -torch.inf)
-        self._keep(p, z, loss, live & (loss > self.loss[p.index]))
-        fooled = (live & p.goal.reached(seen.logits)).nonzero().squeeze(1)
-        if len(fooled):
-            self._judge(p, z, loss, fooled)
+    def settle(self) -> None:
+        """Enter in the books what the rows at the desk did since the last call."""
+        self._count()
+        looking = ~self._found
+        rows = self._seats[looking]
+        self.best[rows], self.loss[rows] = self._best[looking], self._loss[looking].double()
 
-    def _keep(self, p: Problem, z: Inputs, loss: Tensor, better: Mask) -> None:
-        everywhere = len(p.index) == len(self.best)  # then p is the whole batch, in order
-        if everywhere:
-            self.best = torch.where(better.view(-1, *(1,) * (z.ndim - 1)), z, self.best)
-            self.loss = torch.where(better, loss, self.loss)
-        else:
-            rows = p.index[better]
-            self.best[rows], self.loss[rows] = z[better], loss[better]
+    def _count(self) -> None:
+        rows = self._seats[~self._found]
+        self.forwards[rows] += self._tally.forwards
+        self.backwards[rows] += self._tally.backwards
+        self._tally = Cost(0, 0)
+
+    def _sit(self, index: Tensor) -> None:
+        self._seats, self._tally = index, Cost(0, 0)
+        self._best, self._found = self.best[index], self.found[index]
+        self._loss = self.loss[index].to(self._best.dtype).masked_fill(self._found, torch.inf)
 
     def _judge(self, p: Problem, z: Inputs, loss: Tensor, rows: Tensor) -> None:
         """Accept a success only inside the set, and only when the row fools the model once more, alone."""
         rows = rows[take(p.threat, rows).contains(z[rows], p.x[rows])]
         if not len(rows):
             return
+        self._count()
         self.checks[p.index[rows]] += 1
         rows = rows[take(p.goal, rows).reached(self.model.alone(z[rows]))]
         places = p.index[rows]
-        self.found[places] = True
+        self.found[places] = self._found[rows] = True
+        self._loss[rows] = torch.inf
         self.first[places] = self.forwards[places]
-        self.best[places], self.loss[places] = z[rows], loss[rows]
+        self.best[places], self.loss[places] = z[rows], loss[rows].double()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,7 +352,8 @@ def perturb(attack: Attack, model: nn.Module, x: Inputs, goal: Goal, threat: Pro
     No verdicts, no early stop and no last look, so PGD(steps=k) costs k forwards and k backwards.
     The caller holds the model `untouched`.
     """
-    desk = Desk(Caller(unwrapped(model), Settings(lanes=1)), x, None)
+    nothing = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    desk = Desk(Caller(unwrapped(model), Settings(lanes=1)), x, nothing, None)
     p = Problem(x, goal, goal, threat, WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     return _drive(attack, p, last_look=False, drop=False).z.detach()
 
@@ -401,8 +422,7 @@ def _run_batch(
         raise ModelError(f"The model returns NaN on a clean input (row {row} of its batch): no attack can be judged.")
     goal.check(clean.shape[1])
     wrong = goal.reached(clean)
-    desk = Desk(model, x, model.settings.max_looks)
-    desk.found |= wrong
+    desk = Desk(model, x, wrong, model.settings.max_looks)
     desk.checks += 1
     status = torch.where(wrong, int(Status.WRONG_ALREADY), int(Status.ROBUST))
     right = (~wrong).nonzero().squeeze(1)
@@ -412,6 +432,7 @@ def _run_batch(
             _solve(attack, take(p, right))
     except _Exhausted:
         status[~desk.found] = int(Status.OUT_OF_BUDGET)
+    desk.settle()
     status[desk.found & ~wrong] = int(Status.BROKEN)
     inside = threat.contains(desk.best, x)
     status[~inside] = int(Status.INVALID)

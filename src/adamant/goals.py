@@ -15,7 +15,8 @@ from adamant.errors import InputError
 
 def top_class(logits: Logits) -> Labels:
     """The predicted class, and -1 where a logit is NaN: NaN is never a decision."""
-    return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
+    top = logits.max(1)  # a NaN is its own maximum
+    return torch.where(top.values.isnan(), -1, top.indices)
 
 
 @runtime_checkable
@@ -57,8 +58,8 @@ class Untargeted(Rows):
         return self.label
 
     def reached(self, logits: Logits) -> Mask:
-        top = top_class(logits)
-        return (top != self.label) & (top >= 0)
+        top = logits.max(1)  # a NaN is its own maximum, and does not equal itself
+        return (top.indices != self.label).logical_and_(top.values == top.values)
 
     def check(self, classes: int) -> None:
         _check_labels("Label", self.label, classes)

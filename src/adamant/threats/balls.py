@@ -21,7 +21,8 @@ _ROUNDS = 64  # bound on the exact line searches below; each ends when it has me
 def _step(z: Tensor, direction: Tensor, rate: Tensor | float, budget: Tensor | float) -> Tensor:
     if isinstance(rate, Tensor):
         rate = per_row(rate, z)
-    return z + direction * (rate * budget)
+    length = rate * budget
+    return z + direction * length if isinstance(length, Tensor) else torch.add(z, direction, alpha=length)
 
 
 @final
@@ -38,7 +39,8 @@ class Linf(Ball):
 
     def sample(self, x: Inputs, rng: Rng) -> Inputs:
         """Uniform on the set (ball and box together)."""
-        low, high = self._bounds(x)
+        reach = self._reach(x)
+        low, high = self.clip(x - reach), self.clip(x + reach)
         u = rng.uniform(*x.shape[1:], dtype=x.dtype)
         return self._hold((low + (high - low) * u).clamp(low, high), x)
 
@@ -46,12 +48,13 @@ class Linf(Ball):
         return _step(z, self._free(g).sign(), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
-        return self._hold(z.clamp(*self._bounds(x)), x)
+        reach = self._reach(x)
+        return self._hold(z.clamp(x - reach, x + reach).clamp_(*self.box), x)
 
-    def _bounds(self, x: Inputs) -> tuple[Tensor, Tensor]:
+    def _reach(self, x: Inputs) -> Tensor | float:
+        """The budget less what rounding x + eps could add: the bound holds in exact arithmetic."""
         reach = self._budget(x) - self._slack(x)
-        reach = reach.clamp_min(0) if isinstance(reach, Tensor) else max(reach, 0.0)
-        return self.clip(x - reach), self.clip(x + reach)
+        return reach.clamp_min(0) if isinstance(reach, Tensor) else max(reach, 0.0)
 
 
 @final
