@@ -1,0 +1,10 @@
+"""Models: load them from anywhere, build those of the zoo, and make sure that they return logits."""
+
+from adamant.models.architecture import Architecture
+from adamant.models.init import count_parameters
+from adamant.models.load import load_model
+from adamant.models.logits import as_logits
+from adamant.models.save import save_model
+from adamant.models.zoo import ZOO, build
+
+__all__ = ["ZOO", "Architecture", "as_logits", "build", "count_parameters", "load_model", "save_model"]
