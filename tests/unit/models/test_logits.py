@@ -217,3 +217,15 @@ def test_asking_changes_nothing(breaks: bool) -> None:
     assert all(p.grad is None for p in model.parameters())
     assert [p.requires_grad for p in model.parameters()].count(False) == 1
     assert torch.equal(X, before)
+
+
+def test_the_probe_sees_the_model_as_it_will_be_used() -> None:
+    """In eval mode, though the model came in train mode: training may well return something else."""
+
+    class Auxiliary(nn.Module):
+        def forward(self, x: Tensor):
+            z = x.flatten(1)[:, :3]
+            return (z, z) if self.training else z
+
+    model = Auxiliary().train()
+    assert as_logits(model, X) == (model, ())
