@@ -1,1 +1,46 @@
 """adamant finds out what it takes to change a model's mind, and then makes the model adamant."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
+from adamant.attacks import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM, EachTarget, RandomSearch, Restarts, Union
+from adamant.engine import Outcome, Settings, Status
+from adamant.errors import AdamantError
+from adamant.losses import DLR, KL, CrossEntropy, Margin
+from adamant.threats import L0, L1, L2, Linf
+
+if TYPE_CHECKING:
+    from adamant.api import attack, audit, train
+    from adamant.data import load_data
+    from adamant.models import load_model
+    from adamant.report import write_page
+    from adamant.training import recipes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BIM", "DLR", "EOT", "FGM", "FGSM", "KL", "L0", "L1", "L2", "MIFGSM", "NES", "PGD", "RFGSM", "SPSA",
+    "AdamantError", "CrossEntropy", "EachTarget", "LabelsOnly", "Linf", "Margin", "Outcome", "RandomSearch", "Restarts",
+    "ScoresOnly", "Settings", "Status", "Union", "WhiteBox",
+    "attack", "audit", "load_data", "load_model", "recipes", "train", "write_page",
+]  # fmt: skip
+
+# What needs more than torch is imported when it is first asked for.
+_LATER = {
+    "attack": "adamant.api",
+    "audit": "adamant.api",
+    "train": "adamant.api",
+    "load_data": "adamant.data",
+    "load_model": "adamant.models",
+    "write_page": "adamant.report",
+    "recipes": "adamant.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'adamant' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -1,0 +1,12 @@
+"""Attacks: records of settings with two short functions each; the engine runs them."""
+
+from adamant.attacks.catalogue import CATALOGUE
+from adamant.attacks.composites import EachTarget, Restarts, Union
+from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM
+from adamant.attacks.search import RandomSearch
+from adamant.attacks.starts import Anywhere, Here, Near
+
+__all__ = [
+    "BIM", "CATALOGUE", "FGM", "FGSM", "MIFGSM", "PGD", "RFGSM",
+    "Anywhere", "EachTarget", "Here", "Near", "RandomSearch", "Restarts", "Union",
+]  # fmt: skip

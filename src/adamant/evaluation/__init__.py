@@ -1,0 +1,7 @@
+"""Evaluation: audits, and the suites that they run."""
+
+from adamant.evaluation.audit import Audit, Order, audit
+from adamant.evaluation.parts import write_tables
+from adamant.evaluation.suites import CATALOGUE, FULL, QUICK, STANDARD, Suite
+
+__all__ = ["CATALOGUE", "FULL", "QUICK", "STANDARD", "Audit", "Order", "Suite", "audit", "write_tables"]

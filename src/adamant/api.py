@@ -1,0 +1,106 @@
+"""The few functions of the front door."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adamant import evaluation, runs, training
+from adamant._types import Inputs, Labels
+from adamant.access import Access
+from adamant.data import DataSet, split
+from adamant.engine import Attack, Composite, Outcome, Settings, run
+from adamant.errors import InputError
+from adamant.goals import Targeted, Untargeted
+from adamant.models import as_logits
+from adamant.random import Rng
+from adamant.threats import Projectable
+
+
+def attack(
+    attack: Attack | Composite,
+    model: nn.Module,
+    x: Inputs,
+    y: Labels,
+    threat: Projectable,
+    *,
+    target: Labels | None = None,
+    access: Access | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+) -> Outcome:
+    """Attack each row of x (n, *d) with labels y (n,), untargeted, or toward `target` (n,).
+
+    Raises InputError, ModelError or AccessError, each with a sentence that says what to do.
+    """
+    y = _labels("y", y, len(x))
+    goal = Untargeted(y) if target is None else Targeted(y, _labels("target", target, len(x)))
+    rng = Rng.of(seed, len(x))
+    return run(attack, model, x, goal, threat, access=access, rng=rng, settings=settings)
+
+
+def audit(
+    model: nn.Module,
+    data: DataSet | tuple[Tensor, Tensor],
+    threat: Projectable,
+    *,
+    suite: evaluation.Suite = evaluation.STANDARD,
+    seed: int = 0,
+    settings: Settings | None = None,
+    out: str | Path | None = None,
+) -> evaluation.Audit:
+    """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
+    held = data if isinstance(data, DataSet) else _data_set(*data)
+    logits, notes = as_logits(model, held.x[:16])
+    order = evaluation.Order(threat=threat, suite=suite, seed=seed, settings=settings or Settings())
+    found = evaluation.audit(logits, held, order, folder=Path(out) if out else None)
+    if out:
+        name = type(model).__name__
+        runs.write_audit(
+            Path(out),
+            found,
+            name=name,
+            model=runs.facts_of_model(name, model, notes),
+            data=runs.facts_of_data(held),
+            config={"command": "audit", "threat": repr(threat), "suite": suite.name, "seed": seed},
+            command=runs.command_line(),
+        )
+    return found
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    recipe: training.Recipe,
+    threat: Projectable,
+    *,
+    validation: DataSet | None = None,
+    plan: training.Plan | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """A hardened copy of the model; the one given stays as it is. A tenth of the data validates unless told otherwise."""
+    if validation is None:
+        data, validation = split(data, 0.1, seed)
+    hardened = copy.deepcopy(model)
+    job = training.Job(
+        model=hardened, data=data, validation=validation, threat=threat, recipe=recipe, plan=plan or training.Plan(), seed=seed
+    )
+    training.fit(job)
+    return hardened
+
+
+def _labels(name: str, values: Any, rows: int) -> Tensor:
+    labels = torch.as_tensor(values)
+    if labels.is_floating_point() or labels.ndim != 1 or len(labels) != rows:
+        raise InputError(f"{name} must hold one class number per row, {rows} of them; got {tuple(labels.shape)} {labels.dtype}.")
+    return labels.long()
+
+
+def _data_set(x: Tensor, y: Tensor) -> DataSet:
+    y = _labels("y", y, len(x))
+    classes = tuple(str(i) for i in range(int(y.max()) + 1))
+    return DataSet(x=x, y=y, classes=classes, name="tensors", split="given", rows=torch.arange(len(y)), notes=())

@@ -1,0 +1,147 @@
+"""adamant attack: one attack, on one picture or on a data set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from adamant import runs
+from adamant.cli import words
+from adamant.cli.common import Source
+from adamant.data import DataSet, load_data
+from adamant.engine import Caller, Settings, Status, run, untouched
+from adamant.errors import InputError
+from adamant.files import make_folder, write_whole
+from adamant.goals import Targeted, Untargeted
+from adamant.models import as_logits
+from adamant.random import Rng
+from adamant.threats import Projectable
+from adamant.values import brief
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Source):
+    """Attack one picture (--input, --label) or a data set (--data) and write the adversarial inputs."""
+
+    input: str | None = None
+    """One picture file."""
+    label: int | None = None
+    """Its class."""
+    size: tuple[int, int] | None = None
+    """Resize the picture to this height and width."""
+    classes: int = 10
+    """How many classes a model of the zoo has; only with --input."""
+    target: int | None = None
+    """Aim at this class; without it, any wrong class will do."""
+    attack: str = "PGD(steps=40)"
+    threat: str = "linf:8/255"
+    access: str = "WhiteBox()"
+    max_looks: int | None = None
+    """At most so many forwards per row."""
+    out: str = "runs/attack"
+    """Where the results go."""
+
+    def run(self) -> int:
+        """Attack and write what came of it."""
+        attack, threat, access = words.attack(self.attack), words.threat(self.threat), words.sight(self.access)
+        folder = make_folder(Path(self.out))
+        if (self.input is None) == (self.data is None):
+            raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
+        data = self._picture() if self.input else load_data(str(self.data), split=self.split, limit=self.limit, data_dir=self.data_dir)
+        raw = self.load_model(data)
+        device = next((p.device for p in raw.parameters()), torch.device("cpu"))
+        model, notes = as_logits(raw, data.x[:16].to(device))
+        goal = Untargeted(data.y) if self.target is None else Targeted(data.y, torch.full_like(data.y, self.target))
+        # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
+        lanes = 1 if self.input else Settings().lanes
+        with self.progress("attack", "rows") as tell:
+            settings = Settings(max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, ""))
+            out = run(attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings)
+        document: dict[str, Any] = {
+            "attack": brief(attack), "threat": brief(threat), "seed": self.seed, "notes": list(notes),
+            "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
+            "success_rate": out.success_rate, "robust_accuracy": out.robust_accuracy,
+            "forwards": int(out.forwards.sum()), "backwards": int(out.backwards.sum()), "checks": int(out.checks.sum()),
+        }  # fmt: skip
+        if self.input:
+            document |= _write_picture(folder, model, data, out.x_adv, goal, threat)
+        else:
+            import safetensors.torch
+
+            kept = {"row": data.rows, "adversarial": out.x_adv, "status": out.status, "size": out.size}
+            write_whole(folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in kept.items()}))
+        document["provenance"] = runs.provenance(runs.command_line(), str(device))
+        write_whole(folder / "result.json", json.dumps(document, indent=1) + "\n")
+        self.say(document)
+        self._tell(document, folder)
+        return 0
+
+    def _picture(self) -> DataSet:
+        if self.label is None:
+            raise InputError(f"Which class does {self.input} show? Give --label.")
+        data = load_data(str(self.input), label=self.label, size=self.size)
+        if len(data.classes) < self.classes:
+            from dataclasses import replace
+
+            data = replace(data, classes=tuple(str(i) for i in range(self.classes)))
+        return data
+
+    def _tell(self, d: dict[str, Any], folder: Path) -> None:
+        say = self.console.print
+        say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {d['success_rate']:.1%} of the rows that the model had right were broken.")
+        if "before" in d:
+            say(f"Before: class {d['before']['class']} ({d['before']['confidence']:.1%}). After, as saved in 8 bits: class {d['after']['class']} ({d['after']['confidence']:.1%}).")
+            say(d["verdict"])
+        say(f"{d['forwards']} forwards, {d['backwards']} backwards, {d['checks']} checks. Written to {folder}")
+
+
+def _write_picture(
+    folder: Path, model: nn.Module, data: DataSet, x_adv: Tensor, goal: Untargeted | Targeted, threat: Projectable
+) -> dict[str, Any]:
+    """Save as bytes, and judge what was saved: that is the picture that anybody will see."""
+    saved = _to_bytes(x_adv[0])
+    seen = torch.from_numpy(saved).permute(2, 0, 1).float().div(255)[None]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with untouched(model):
+        caller = Caller(model, Settings(lanes=1))
+        before, exact, after = (caller.alone(v.to(device)).cpu() for v in (data.x, x_adv, seen))
+    _save(folder / "adversarial.png", saved)
+    change = (seen - data.x)[0]
+    largest = float(change.abs().max())
+    factor = 0.5 / largest if largest else 1.0
+    _save(folder / "perturbation.png", _to_bytes(0.5 + change * factor))
+    inside = bool(threat.contains(seen, data.x)[0])
+    size = float(threat.size(seen, data.x)[0])
+    fooled, was = bool(goal.reached(after)[0]), bool(goal.reached(exact)[0])
+    if fooled and inside:
+        verdict = f"The saved picture fools the model and stays inside the threat model (size {size:.6g})."
+    elif fooled:
+        verdict = f"The saved picture fools the model, but rounding to 8 bits carried it out of the threat model (size {size:.6g}): use a budget that is a multiple of 1/255."
+    elif was:
+        verdict = "Rounding to 8 bits UNDID the attack: the exact tensor fools the model, the saved picture does not. Try more steps, or a larger budget."
+    else:
+        verdict = "The attack did not succeed: the saved picture is its best try."
+    return {
+        "before": _prediction(before), "after_exact": _prediction(exact), "after": _prediction(after), "size": size,
+        "saved_fools": fooled, "saved_inside": inside, "amplified": factor, "verdict": verdict,
+    }  # fmt: skip
+
+
+def _prediction(logits: Tensor) -> dict[str, Any]:
+    top = logits.double().softmax(1).max(1)
+    return {"class": int(top.indices[0]), "confidence": float(top.values[0])}
+
+
+def _to_bytes(x: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _save(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)

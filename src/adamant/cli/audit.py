@@ -1,0 +1,123 @@
+"""adamant audit: how robust is this model, against this threat, on these data?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from adamant import runs
+from adamant.batch import PerRow
+from adamant.cli import words
+from adamant.cli.common import Source, percent
+from adamant.engine import Settings
+from adamant.errors import InputError
+from adamant.evaluation import Order, audit
+from adamant.files import make_folder
+from adamant.models import as_logits
+
+# What does not decide the rows is no part of the configuration of a run.
+_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit(Source):
+    """Attack every row with a suite of attacks and write a report on what still stands."""
+
+    threat: str = ""
+    """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, or as in Python."""
+    suite: str = "standard"
+    """quick, standard, full, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
+    access: str = "WhiteBox()"
+    """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
+    max_looks: int | None = None
+    """At most so many forwards per row and attack."""
+    curve: bool = True
+    """Draw the accuracy over budgets around the audited one."""
+    channels_last: bool = False
+    """Hand images to the model in channels-last layout."""
+    autocast: bool = False
+    """Search in bfloat16; every success is still judged in float32."""
+    batch_size: int | None = None
+    """Chosen by itself; does not change the result."""
+    name: str | None = None
+    """What the report calls the model."""
+    out: str = "runs/audit"
+    """The folder of the run."""
+    resume: bool = False
+    """Go on where an audit in the same folder was stopped."""
+    config: str | None = None
+    """Run again what this config.toml, or the one in this folder, says."""
+
+    def run(self) -> int:
+        """Audit, print a table, and leave the run folder."""
+        if self.config:
+            return _from_config(self).run()
+        threat, suite, access = words.threat(self.threat or _missing()), words.suite(self.suite), words.sight(self.access)
+        if isinstance(getattr(threat, "eps", None), PerRow):
+            raise InputError("On the command line a threat has one budget for all rows; use am.audit in Python for one per row.")
+        folder = make_folder(Path(self.out))
+        raw, data = self.load()
+        model, notes = as_logits(raw, data.x[:16].to(next((p.device for p in raw.parameters()), "cpu")))
+        settings = Settings(
+            batch_size=self.batch_size, max_looks=self.max_looks, device=self.device,
+            channels_last=self.channels_last, autocast=self.autocast,
+        )  # fmt: skip
+        with self.progress("audit", "rows") as tell:
+            order = Order(
+                threat=threat, suite=suite, access=access, seed=self.seed, curve=self.curve, settings=settings, watch=tell
+            )
+            found = audit(model, data, order, folder=folder, resume=self.resume)
+        name = self.name or str(self.model)
+        result = runs.write_audit(
+            folder,
+            found,
+            name=name,
+            model=runs.facts_of_model(str(self.model), raw, notes),
+            data=runs.facts_of_data(data),
+            config=self.settings_as_config(),
+            command=runs.command_line(),
+        )
+        self.say(result)
+        self.console.print(table([result]))
+        for warning in result["warnings"]:
+            self.console.print(f"[bold red]Warning[/]: {warning}")
+        self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}")
+        return 0
+
+    def settings_as_config(self) -> dict[str, Any]:
+        """Everything that decides the rows, for config.toml."""
+        held = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_CONFIG}
+        return {"command": "audit", **{k: list(v) if isinstance(v, tuple) else v for k, v in held.items()}}
+
+
+def _missing() -> str:
+    raise InputError("Which threat? Give --threat, for example --threat linf:8/255.")
+
+
+def _from_config(asked: Audit) -> Audit:
+    held = runs.read_config(Path(str(asked.config)))
+    if held.pop("command", None) != "audit":
+        raise InputError(f"{asked.config} is not the configuration of an audit.")
+    known = {f.name for f in fields(Audit)}
+    if odd := [k for k in held if k not in known]:
+        raise InputError(f"{asked.config} says {', '.join(odd)}, which no audit knows.")
+    held = {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
+    return replace(asked, **held, config=None)
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """One line per attack; a column per model."""
+    view = Table(title=f"Robust accuracy under {results[0]['threat']['repr']}", title_justify="left", show_edge=False)
+    view.add_column("after")
+    for result in results:
+        view.add_column(result["name"], justify="right")
+    view.add_row("no attack", *(percent(r["clean"]) for r in results))
+    for stages in zip(*(r["stages"] for r in results), strict=True):
+        view.add_row(stages[0]["attack"], *(f"{s['robust_accuracy']:.1%}" for s in stages))
+    view.add_row("all of them", *(percent(r["robust"]) for r in results), style="bold")
+    costs = ("{forwards:,} + {backwards:,} in {seconds:.1f} s".format(**r["cost"]) for r in results)
+    view.add_row("forwards + backwards", *costs, style="dim")
+    return view

@@ -1,0 +1,139 @@
+"""What every command shares: its switches, its progress bars, and how it prints."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import nn
+
+from adamant.data import DataSet, load_data
+from adamant.errors import InputError
+from adamant.models import load_model
+
+Tell = Callable[[int, int, str], None]
+Flag = tyro.conf.FlagConversionOff
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """The switches of every command."""
+
+    seed: int = 0
+    """Keys all randomness."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 ...; the model's own by default."""
+    json: bool = False
+    """Print one JSON document and nothing else."""
+    quiet: bool = False
+    """No progress bars."""
+
+    @property
+    def console(self) -> Console:
+        """Standard output, or nothing where only JSON may go."""
+        return Console(quiet=self.json, highlight=False)
+
+    def say(self, document: Mapping[str, Any]) -> None:
+        """Print the JSON document, where it was asked for."""
+        if self.json:
+            Console(highlight=False, soft_wrap=True).print_json(json.dumps(document))
+
+    def check_device(self) -> None:
+        """Raise InputError for a device that is not there."""
+        if self.device is None or self.device == "cpu":
+            return
+        try:
+            torch.empty(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"The device {self.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from None
+
+    @contextmanager
+    def progress(self, title: str, unit: str) -> Generator[Tell]:
+        """A progress bar with an estimate of the time left; lines that end an epoch stay."""
+        if self.quiet or self.json:
+            yield lambda done, total, words: None
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, refresh_per_second=5) as bars:
+            task = bars.add_task(title, total=None, words="")
+            last = 0.0
+
+            def tell(done: int, total: int, words: str) -> None:
+                nonlocal last
+                if (now := time.monotonic()) - last > 0.1 or done == total or words.startswith("epoch"):
+                    last = now
+                    bars.update(task, completed=done, total=total, words=words)
+
+            yield tell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Common):
+    """Which model and which data."""
+
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """A file (.pt2, .safetensors, .pt state dict), zoo:NAME, torchvision:NAME@FILE or package.module:callable."""
+    data: str | None = None
+    """digits, a .npz, a folder of images, a parquet file, torchvision:NAME, or a name in the data folder."""
+    split: str = "test"
+    """Which part of the data."""
+    limit: int | None = None
+    """Only the first so many rows."""
+    arch: str | None = None
+    """For a file of weights alone: zoo:NAME or package.module:callable."""
+    mean: tuple[float, ...] | None = None
+    """Normalisation that the model expects, one number per channel; it is put inside the model."""
+    std: tuple[float, ...] | None = None
+    data_dir: str | None = None
+    """Where named data lie; or set ADAMANT_DATA_DIR."""
+
+    def load(self, split: str | None = None) -> tuple[nn.Module, DataSet]:
+        """The model on its device, and the data."""
+        self.check_device()
+        if not self.data:
+            raise InputError("Which data? Give --data, for example --data digits.")
+        data = load_data(self.data, split=split or self.split, limit=self.limit, data_dir=self.data_dir)
+        return self.load_model(data), data
+
+    def load_model(self, data: DataSet) -> nn.Module:
+        """The model that was asked for; one of the zoo is built for the shape and the classes of the data."""
+        if not self.model:
+            raise InputError("Which model? Name a file, zoo:small-cnn, or package.module:callable.")
+        model = load_model(
+            self.model,
+            arch=self.arch,
+            shape=tuple(data.x.shape[1:]),
+            classes=len(data.classes),
+            mean=self.mean,
+            std=self.std,
+        )
+        return model.to(self.device) if self.device else model
+
+
+def accuracy_table(title: str) -> Table:
+    """An empty table for shares."""
+    table = Table(title=title, title_justify="left", show_edge=False)
+    return table
+
+
+def percent(figure: Mapping[str, Any]) -> str:
+    """A share with its 95 % interval."""
+    return f"{figure['accuracy']:.1%} [{figure['low']:.1%}, {figure['high']:.1%}]"
+
+
+def folder_of(out: str | None, default: str) -> Path:
+    """Where the run goes."""
+    return Path(out or default)

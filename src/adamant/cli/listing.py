@@ -1,0 +1,103 @@
+"""adamant attacks, threats, recipes, models: what exists, with source and cost."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from adamant import attacks, threats
+from adamant.models import ZOO
+from adamant.training import recipes
+from adamant.values import brief
+
+Lines = list[dict[str, str]]
+
+
+def _attacks() -> Lines:
+    return [{"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when} for e in attacks.CATALOGUE]
+
+
+def _first(member: object) -> str:
+    return inspect.getdoc(member).splitlines()[0]  # type: ignore[union-attr]
+
+
+def _threats() -> Lines:
+    return [{"name": t.__name__, "set": _first(t), "example": f"{t.__name__.lower()}:{_EPS[t.__name__]}"} for t in threats.CATALOGUE]
+
+
+_EPS = {"Linf": "8/255", "L2": "0.5", "L1": "12", "L0": "10"}
+
+
+def _recipes() -> Lines:
+    made = [(f, f()) for f in recipes.CATALOGUE]
+    return [
+        {"name": r.name, "formula": r.formula, "source": r.source, "cost": f"{r.cost} forwards per row and step", "views": brief(r.inner), "what": _first(f)}
+        for f, r in made
+    ]  # fmt: skip
+
+
+def _models() -> Lines:
+    return [{"name": f"zoo:{e.name}", "source": e.source, "when": e.when} for e in ZOO]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What exists."""
+
+    json: bool = False
+    """For machines."""
+
+    def show(self, lines: Lines) -> int:
+        """Print the lines as a table or as JSON."""
+        if self.json:
+            Console(soft_wrap=True).print_json(json.dumps(lines))
+            return 0
+        table = Table(show_edge=False)
+        keys: Sequence[str] = list(lines[0])
+        for key in keys:
+            table.add_column(key, overflow="fold")
+        for line in lines:
+            table.add_row(*(line[k] for k in keys))
+        Console(highlight=False).print(table)
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attacks(Listing):
+    """List the attacks, with source, cost, and when to use each."""
+
+    def run(self) -> int:
+        """Print them."""
+        return self.show(_attacks())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threats(Listing):
+    """List the threat models."""
+
+    def run(self) -> int:
+        """Print them."""
+        return self.show(_threats())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes(Listing):
+    """List the training recipes, with formula, source and cost."""
+
+    def run(self) -> int:
+        """Print them."""
+        return self.show(_recipes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Listing):
+    """List the networks of the zoo."""
+
+    def run(self) -> int:
+        """Print them."""
+        return self.show(_models())

@@ -1,0 +1,161 @@
+"""The finished chunks of an audit on the disk, and the tables that they add up to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from adamant.attacks import CATALOGUE
+from adamant.engine import Attack, Composite, Outcome, Status
+from adamant.errors import RunError
+from adamant.files import make_folder, write_whole
+from adamant.values import brief
+
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),  # in the original data
+        ("label", pa.int64()),
+        ("clean_prediction", pa.int64()),
+        ("clean_confidence", pa.float64()),
+        ("status", pa.string()),
+        ("attack", pa.string()),  # that broke the row
+        ("adversarial_prediction", pa.int64()),
+        ("adversarial_confidence", pa.float64()),
+        ("size", pa.float64()),  # of the change, in the threat model's unit
+        ("loss", pa.float64()),
+        ("forwards", pa.int64()),
+        ("backwards", pa.int64()),
+        ("first_success", pa.int64()),  # forwards spent when it broke
+        ("curve_eps", pa.float64()),  # the smallest budget of the curve at which it broke
+    ]
+)
+COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one attack did; `eps` is set where it only drew the curve."""
+
+    attack: str
+    source: str
+    eps: float | None
+    entered: int
+    broke: int
+    forwards: int
+    backwards: int
+    checks: int
+    seconds: float
+
+    @staticmethod
+    def of(attack: Attack | Composite, eps: float | None, out: Outcome, seconds: float) -> Stage:
+        """From an outcome."""
+        sums = [int(v.sum()) for v in (out.broken, out.forwards, out.backwards, out.checks)]
+        entered = len(out.status) - int((out.status == Status.WRONG_ALREADY).sum())
+        return Stage(brief(attack), source(attack), eps, entered, *sums, seconds)
+
+    @staticmethod
+    def idle(attack: Attack | Composite, eps: float | None) -> Stage:
+        """Of an attack that had nothing to do."""
+        return Stage(brief(attack), source(attack), eps, 0, 0, 0, 0, 0, 0.0)
+
+    def plus(self, other: Stage) -> Stage:
+        """The same stage over more rows."""
+        names = ("entered", "broke", "forwards", "backwards", "checks", "seconds")
+        return Stage(self.attack, self.source, self.eps, *(getattr(self, k) + getattr(other, k) for k in names))
+
+    def summary(self, rows: int) -> dict[str, Any]:
+        """For result.json."""
+        standing = self.entered - self.broke
+        facts = {k: v for k, v in asdict(self).items() if k not in ("eps", "seconds")}
+        return {**facts, "standing": standing, "robust_accuracy": standing / rows, "seconds": round(self.seconds, 3)}
+
+
+def source(attack: Attack | Composite) -> str:
+    """Where an attack comes from; of a composite, with its parts."""
+    own = next((e.source for e in CATALOGUE if e.member is type(attack)), "")
+    inner = getattr(attack, "attack", None)
+    return f"{own}; {source(inner)}" if inner is not None else own
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished chunk: its lines, its broken inputs, and what each attack did."""
+
+    columns: dict[str, list[Any]]
+    broken: dict[str, Tensor]
+    stages: tuple[Stage, ...]
+
+    def to_bytes(self, identity: str) -> bytes:
+        """As one safetensors file."""
+        facts = {"identity": identity, "columns": json.dumps(self.columns), "stages": json.dumps([asdict(s) for s in self.stages])}
+        return safetensors.torch.save({k: v.contiguous() for k, v in self.broken.items()}, metadata=facts)
+
+    @classmethod
+    def read(cls, path: Path, identity: str) -> Self:
+        """From such a file; raises RunError where it is of another audit."""
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                facts = file.metadata()
+                broken = {k: file.get_tensor(k) for k in ("row", "original", "adversarial")}
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{path} cannot be read ({error}): delete it, and it will be made again.") from error
+        if facts["identity"] != identity:
+            raise RunError(
+                f"The folder holds another audit:\n  it was  {facts['identity']}\n  this is {identity}\n"
+                "Give the same settings, or another --out."
+            )
+        return cls(json.loads(facts["columns"]), broken, tuple(Stage(**s) for s in json.loads(facts["stages"])))
+
+
+class Parts:
+    """The chunks that are finished; on the disk where there is a folder."""
+
+    def __init__(self, folder: Path | None, identity: str, *, resume: bool) -> None:
+        self.folder = make_folder(folder / "parts") if folder else None
+        self.identity, self.seconds_before = identity, 0.0
+        self._parts: dict[int, Part] = {}
+        if self.folder and not resume:
+            for old in self.folder.glob("*.safetensors"):
+                old.unlink()
+        elif self.folder:
+            for path in sorted(self.folder.glob("*.safetensors")):
+                self._parts[int(path.stem)] = part = Part.read(path, identity)
+                self.seconds_before += sum(s.seconds for s in part.stages)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._parts
+
+    def add(self, number: int, part: Part) -> None:
+        """Keep a finished chunk."""
+        self._parts[number] = part
+        if self.folder:
+            write_whole(self.folder / f"{number:06d}.safetensors", part.to_bytes(self.identity))
+
+    def merged(self) -> tuple[dict[str, list[Any]], dict[str, Tensor], tuple[Stage, ...]]:
+        """All lines, all broken inputs, and the stages summed."""
+        parts = [self._parts[k] for k in sorted(self._parts)]
+        columns = {k: [v for p in parts for v in p.columns[k]] for k in COLUMNS}
+        broken = {k: torch.cat([p.broken[k] for p in parts]) for k in ("row", "original", "adversarial")}
+        stages = list(parts[0].stages)
+        for part in parts[1:]:
+            stages = [a.plus(b) for a, b in zip(stages, part.stages, strict=True)]
+        return columns, broken, tuple(stages)
+
+
+def write_tables(folder: Path, columns: dict[str, list[Any]], broken: dict[str, Tensor]) -> None:
+    """rows.parquet and adversarial.safetensors, byte for byte the same for the same rows; then the chunks go."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, schema=SCHEMA), sink)
+    write_whole(folder / "rows.parquet", sink.getvalue().to_pybytes())
+    write_whole(folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in broken.items()}))
+    shutil.rmtree(folder / "parts", ignore_errors=True)

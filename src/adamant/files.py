@@ -1,0 +1,39 @@
+"""Files that appear whole or not at all, and folders that say why they cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from adamant.errors import RunError
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file by way of a neighbour that takes its name when it is complete and on the disk."""
+    data = content.encode() if isinstance(content, str) else content
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}; choose another place.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing; raises RunError where it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"The folder {path} cannot be written: {error.strerror or error}; choose another with --out.") from error
+    return path

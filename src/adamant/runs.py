@@ -1,0 +1,131 @@
+"""Run folders: what an audit or a training run leaves behind, and the page that is made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import torch
+from torch import nn
+
+import adamant
+from adamant.errors import RunError
+from adamant.evaluation import Audit, write_tables
+from adamant.files import make_folder, write_whole
+from adamant.models import count_parameters
+from adamant.report import write_page
+from adamant.training import Job, Report
+from adamant.values import brief
+
+Config = Mapping[str, Any]
+
+
+def provenance(command: str, device: str) -> dict[str, Any]:
+    """Versions, machine, date and the command: what a reviewer needs to run it again."""
+    return {
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": device if device == "cpu" else f"{device} ({torch.cuda.get_device_name()})",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def facts_of_model(spec: str, model: nn.Module, notes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The model's lines in result.json."""
+    return {"spec": spec, "parameters": count_parameters(model), "notes": list(notes)}
+
+
+def facts_of_data(data: Any) -> dict[str, Any]:
+    """The data's lines in result.json."""
+    return {
+        "spec": data.name,
+        "split": data.split,
+        "rows": len(data.y),
+        "classes": list(data.classes),
+        "shape": list(data.x.shape[1:]),
+        "notes": list(data.notes),
+    }
+
+
+def write_audit(folder: Path, audit: Audit, *, name: str, model: Config, data: Config, config: Config, command: str) -> dict[str, Any]:
+    """All files of an audit's folder; returns what result.json says."""
+    result = {
+        "schema": "adamant.audit/1",
+        "adamant": adamant.__version__,
+        "name": name,
+        "model": model,
+        "data": data,
+        **audit.summary(),
+        "provenance": provenance(command, _device(audit.order.settings.device)),
+    }
+    _write(folder, config, result)
+    write_tables(folder, audit.rows, audit.broken)
+    write_page([folder], folder / "report.html")
+    return result
+
+
+def write_training(folder: Path, job: Job, report: Report, *, name: str, model: Config, data: Config, config: Config, command: str) -> dict[str, Any]:
+    """result.json, config.toml and the page of a training run; the weights are the caller's to save."""
+    recipe = job.recipe
+    result = {
+        "schema": "adamant.training/1",
+        "adamant": adamant.__version__,
+        "name": name,
+        "recipe": brief(recipe),
+        "formula": recipe.formula,
+        "source": recipe.source,
+        "cost_per_step": recipe.cost,
+        "threat": {"repr": brief(job.threat), "norm": type(job.threat).__name__, "eps": getattr(job.threat, "eps", None)},
+        "data": data,
+        "model": model,
+        "seed": job.seed,
+        "epochs": list(report.epochs),
+        "best_epoch": report.best_epoch,
+        "steps": report.steps,
+        "seconds": round(report.seconds, 3),
+        "provenance": provenance(command, _device(None)),
+    }
+    _write(folder, config, result)
+    write_page([folder], folder / "report.html")
+    return result
+
+
+def _write(folder: Path, config: Config, result: Config) -> None:
+    make_folder(folder)
+    write_whole(folder / "config.toml", tomli_w.dumps({k: v for k, v in config.items() if v is not None}))
+    write_whole(folder / "result.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+def _device(asked: str | None) -> str:
+    return asked or "cpu"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of an earlier run; raises RunError where there are none."""
+    import tomllib
+
+    path = path / "config.toml" if path.is_dir() else path
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"The configuration {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is no valid TOML: {error}.") from error
+
+
+def command_line() -> str:
+    """The command that started this process, as one would type it."""
+    import shlex
+
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,107 @@
+"""Settings as text: short for people, and read back safely. The only place where text becomes a value."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adamant.errors import InputError
+
+Vocabulary = Mapping[str, Callable[..., Any]]
+
+_OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def brief(value: Any) -> str:
+    """The value as one would type it: settings that have their default value are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and value.__dataclass_params__.init:
+        words: list[str] = []
+        positional = True
+        for f in dataclasses.fields(value):
+            held = getattr(value, f.name)
+            default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+            if not f.repr or (default is not dataclasses.MISSING and held == default):
+                positional = False
+                continue
+            words.append(brief(held) if positional and not f.kw_only else f"{f.name}={brief(held)}")
+            positional = False
+        return f"{type(value).__name__}({', '.join(words)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(brief, value))}{',' * (len(value) == 1)})"
+    if dataclasses.is_dataclass(value) and hasattr(value, "attacks"):
+        return f"{type(value).__name__}({', '.join(map(brief, value.attacks))})"
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
+    """The value that the text writes: names of the vocabulary, called with numbers, texts, tuples and other values.
+
+    `linf:8/255` is short for `Linf(8/255)`, a bare name for a call without arguments. Raises InputError for anything
+    else; nothing is ever evaluated as code.
+    """
+    name, colon, rest = text.partition(":")
+    known = {n.lower(): n for n in vocabulary}
+    if colon and name.strip().isidentifier():
+        text = f"{known.get(name.strip().lower(), name.strip())}({rest})"
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise InputError(f"Cannot read the {kind} {text!r}: write it as in Python, for example {_example(vocabulary)}.") from None
+    return _build(tree, vocabulary, kind, call_names=True)
+
+
+def _example(vocabulary: Vocabulary) -> str:
+    return f"{next(iter(vocabulary))}(...)"
+
+
+def _build(node: ast.expr, words: Vocabulary, kind: str, *, call_names: bool = False) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+            make = _look_up(name, words, kind)
+            positional = [_build(a, words, kind, call_names=True) for a in args]
+            named = {k.arg: _build(k.value, words, kind, call_names=True) for k in keywords if k.arg}
+            try:
+                return make(*positional, **named)
+            except TypeError as error:
+                raise InputError(f"{name} cannot be made from {ast.unparse(node)!r}: {error}.") from None
+        case ast.Name(id=name) if call_names:
+            return _look_up(name, words, kind)()
+        case ast.Constant(value=value) if isinstance(value, (int, float, str, bool)) or value is None:
+            return value
+        case ast.Tuple(elts=parts):
+            return tuple(_build(p, words, kind, call_names=True) for p in parts)
+        case ast.List(elts=parts):
+            return [_build(p, words, kind, call_names=True) for p in parts]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_number(operand, words, kind)
+        case ast.BinOp(op=op, left=left, right=right) if type(op) in _OPERATIONS:
+            try:
+                return _OPERATIONS[type(op)](_number(left, words, kind), _number(right, words, kind))
+            except ZeroDivisionError:
+                raise InputError(f"{ast.unparse(node)!r} divides by zero.") from None
+        case _:
+            raise InputError(f"{ast.unparse(node)!r} has no place in a {kind}: only names with their settings are read.")
+
+
+def _number(node: ast.expr, words: Vocabulary, kind: str) -> float | int:
+    value = _build(node, words, kind)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"{ast.unparse(node)!r} is not a number.")
+    return value
+
+
+def _look_up(name: str, words: Vocabulary, kind: str) -> Callable[..., Any]:
+    if name in words:
+        return words[name]
+    near = difflib.get_close_matches(name.lower(), [w.lower() for w in words], n=3, cutoff=0.5)
+    hint = [w for w in words if w.lower() in near]
+    raise InputError(f"There is no {kind} named {name!r}. " + (f"Did you mean {' or '.join(hint)}?" if hint else f"Known: {', '.join(words)}."))
