@@ -43,7 +43,7 @@ def paired(first: list[bool], second: list[bool]) -> Paired:
     both, only_first = pairs.count((True, True)), pairs.count((True, False))
     only_second, neither = pairs.count((False, True)), pairs.count((False, False))
     discordant = only_first + only_second
-    p = 1.0 if discordant == 0 else float(binomtest(min(only_first, only_second), discordant, 0.5).pvalue)
+    p = 1.0 if discordant == 0 else float(binomtest(only_first, discordant, 0.5).pvalue)
     n, b, c = len(pairs) + 2, only_first + 0.5, only_second + 0.5
     middle, half = (c - b) / n, Z * sqrt(b + c - (b - c) ** 2 / n) / n
     return Paired(

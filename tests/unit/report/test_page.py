@@ -156,7 +156,7 @@ def test_text_stands_out_from_its_ground(two, tmp_path, dark):
 
 def test_names_from_outside_are_text_and_nothing_else(folders, tmp_path):
     evil = '<script>alert("1")</script><img src=x onerror=alert(1)>"\' $\\frac$ \x07 url(#a) #010101'
-    classes = [evil, *"123456789"]
+    classes = [evil, "$\\frac$", "日本 \u0416", *"3456789"]
     made = page(
         [
             folders.audit_folder(
@@ -174,6 +174,8 @@ def test_names_from_outside_are_text_and_nothing_else(folders, tmp_path):
     assert '<script>alert("1")</script>' in made.text
     assert "$\\frac$" in made.text
     assert "{{ 7 * 7 }}" in made.text
+    assert "$\\frac$ (" in made.text  # in the figure: a name is no formula
+    assert "日本 \u0416 (" in made.text
 
 
 def test_headline_of_one_model(folders, tmp_path):
@@ -374,6 +376,13 @@ def test_gallery_shows_what_the_folder_holds(folders, tmp_path, kind):
     assert 0 < np.abs(shown[1] - shown[0]).max() <= 0.1 * 255 + 1
     classes = [attrs["alt"].split("class ")[1][0] for attrs in made.all("img")[::3]]
     assert len(set(classes)) == 8
+
+
+def test_gallery_turns_through_the_classes(folders, tmp_path):
+    folder = folders.audit_folder(tmp_path / "a", rows=300)
+    folders.pq.write_table(folders.pq.read_table(folder / "rows.parquet").sort_by("label"), folder / "rows.parquet")
+    made = page([folder], tmp_path / "r.html")
+    assert [attrs["alt"].split("class ")[1][0] for attrs in made.all("img")[::3]] == list("01234567")
 
 
 def test_no_folder_is_an_input_error(tmp_path):

@@ -36,6 +36,7 @@ def test_rows_and_evidence(folder, folders):
     assert (last.row, first.row) == (broken[-1], broken[0])
     x, _ = folders.pictures(120)
     np.testing.assert_array_equal(first.original, x[broken[0]])
+    np.testing.assert_array_equal(last.original, x[broken[-1]])
     assert 0 < np.abs(first.adversarial - first.original).max() <= 0.1 + 1e-6
 
 
@@ -80,6 +81,7 @@ def test_unknown_version(folder, folders, name):
         (("clean", "accuracy"), 97, "clean.accuracy must be between 0 and 1, found 97"),
         (("clean", "accuracy"), True, "clean.accuracy must be a number, found true"),
         (("clean", "rows"), 12.5, "clean.rows must be a whole number, found 12.5"),
+        (("clean", "rows"), True, "clean.rows must be a whole number, found true"),
         (("clean", "rows"), -1, "clean.rows must be at least 0, found -1"),
         (("stages", 1, "attack"), None, r"stages\[1\].attack must be a text, found null"),
         (("stages",), {}, "stages must be a list, found {}"),

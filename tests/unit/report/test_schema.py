@@ -105,5 +105,5 @@ def test_documentation_tells_every_field():
         lines = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", part, re.M))
         assert set(lines) == set(record["properties"]), name
         for field, rule in record["properties"].items():
-            assert rule["description"] in lines[field], f"{name}.{field}"
+            assert lines[field].endswith(f" | {rule['description']}"), f"{name}.{field}"
             assert ("optional" in lines[field].split(" | ")[0]) == (field not in record["required"]), f"{name}.{field}"
