@@ -191,6 +191,9 @@ def test_headline_of_one_model(folders, tmp_path):
         assert f"{one['correct']} of {one['rows']} inputs" in made.text
     assert "each of the 64 pixels up or down, all at once, by at most 10 % of the full range" in made.text
     assert "upper bound" in made.text
+    wrong = result["statuses"]["wrong_already"]
+    assert f"Of the {failing} inputs that fail, {wrong} fail without any attack." in made.text
+    assert "costs with the curve" not in made.text
     assert result["provenance"]["command"] in made.text
     for stage in result["stages"]:
         assert stage["attack"] in made.text
@@ -217,11 +220,12 @@ def test_an_audit_with_little_to_tell(folders, tmp_path):
         del result["data"][key]
     result["threat"] = {"repr": "Patch(5, 5)", "norm": None, "eps": None}
     result["model"] = {"spec": "mine:net"}
-    result["stages"] = result["stages"][:1]
+    result["stages"] = result["stages"][:1]  # so that the whole costs more than its stages
     result["provenance"]["threads"] = None
     folders.write_json(folder, result)
     text = page([folder], tmp_path / "r.html").text
     assert "holds no figures per class" in text
+    assert "costs with the curve" in text
     assert "Accuracy over the budget" not in text
     assert "the threat model Patch(5, 5) allows" in text
     assert "Truth class 0" in text
