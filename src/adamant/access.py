@@ -114,7 +114,9 @@ class EOT:
         looks = [WhiteBox().look(view, z, grad=grad) for _ in range(self.n)]
         grads = [look.grad for look in looks if look.grad is not None]
         mean_grad = torch.stack(grads).mean(0) if grads else None
-        return Look(torch.stack([k.logits for k in looks]).mean(0), torch.stack([k.loss for k in looks]).mean(0), mean_grad)
+        return Look(
+            torch.stack([k.logits for k in looks]).mean(0), torch.stack([k.loss for k in looks]).mean(0), mean_grad
+        )
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(self.n, self.n * grad)

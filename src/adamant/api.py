@@ -60,15 +60,13 @@ def audit(
     found = evaluation.audit(logits, held, order, folder=Path(out) if out else None)
     if out:
         name = type(model).__name__
-        runs.write_audit(
-            Path(out),
-            found,
+        story = runs.Story(
             name=name,
             model=runs.facts_of_model(name, model, notes),
-            data=runs.facts_of_data(held),
-            config={"command": "audit", "threat": repr(threat), "suite": suite.name, "seed": seed},
+            config={"command": "am.audit", "threat": repr(threat), "suite": suite.name, "seed": seed},
             command=runs.command_line(),
         )
+        runs.write_audit(Path(out), found, held, story)
     return found
 
 
@@ -82,12 +80,18 @@ def train(
     plan: training.Plan | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """A hardened copy of the model; the one given stays as it is. A tenth of the data validates unless told otherwise."""
+    """A hardened copy of the model; the one given stays as it is. Without validation data, a tenth is set aside."""
     if validation is None:
         data, validation = split(data, 0.1, seed)
     hardened = copy.deepcopy(model)
     job = training.Job(
-        model=hardened, data=data, validation=validation, threat=threat, recipe=recipe, plan=plan or training.Plan(), seed=seed
+        model=hardened,
+        data=data,
+        validation=validation,
+        threat=threat,
+        recipe=recipe,
+        plan=plan or training.Plan(),
+        seed=seed,
     )
     training.fit(job)
     return hardened
@@ -96,7 +100,9 @@ def train(
 def _labels(name: str, values: Any, rows: int) -> Tensor:
     labels = torch.as_tensor(values)
     if labels.is_floating_point() or labels.ndim != 1 or len(labels) != rows:
-        raise InputError(f"{name} must hold one class number per row, {rows} of them; got {tuple(labels.shape)} {labels.dtype}.")
+        raise InputError(
+            f"{name} must hold one class number per row, {rows} of them; got {tuple(labels.shape)} {labels.dtype}."
+        )
     return labels.long()
 
 

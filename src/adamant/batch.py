@@ -68,7 +68,9 @@ def _map(value: Any, rows: Tensor, leads: bool) -> Any:
             return tuple(_map(v, rows, leads) for v in cast(tuple[Any, ...], value))
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, (type, Shared)):
             inner = isinstance(value, Rows)
-            return _rebuild(value, {f.name: _map(getattr(value, f.name), rows, inner) for f in dataclasses.fields(value)})
+            return _rebuild(
+                value, {f.name: _map(getattr(value, f.name), rows, inner) for f in dataclasses.fields(value)}
+            )
         case _:
             return value
 
@@ -101,6 +103,6 @@ def cat(parts: Sequence[T]) -> T:
     """The rows of several tensors, or of several records of one kind, one after another."""
     first = parts[0]
     if isinstance(first, Tensor):
-        return cast(T, torch.cat(cast(Sequence[Tensor], parts)))
+        return cast(T, torch.cat(cast(list[Tensor], list(parts))))
     fields = {f.name: cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cast(Any, first))}
     return cast(T, dataclasses.replace(cast(Any, first), **fields))

@@ -19,7 +19,7 @@ from adamant._types import Inputs, Logits, Mask
 from adamant.access import Access, Cost, Look, Sight, View, WhiteBox
 from adamant.batch import Rows, cat, take
 from adamant.errors import AccessError, InputError, ModelError
-from adamant.goals import Goal, top_class
+from adamant.goals import Goal
 from adamant.losses import Loss
 from adamant.random import Rng, sealed
 from adamant.threats import Projectable
@@ -135,11 +135,13 @@ class Outcome(Rows):
     @property
     def robust_accuracy(self) -> float:
         """Rows that still stand, among all."""
-        standing = (self.status == Status.ROBUST) | (self.status == Status.OUT_OF_BUDGET) | (self.status == Status.INVALID)
+        standing = (
+            (self.status == Status.ROBUST) | (self.status == Status.OUT_OF_BUDGET) | (self.status == Status.INVALID)
+        )
         return float(standing.double().mean())
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818  (a KeyboardInterrupt is no error)
+class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; `outcome` holds the batches that were finished, the first `len(outcome.status)` rows."""
 
     def __init__(self, outcome: Outcome | None) -> None:
@@ -438,9 +440,7 @@ def _run_batch(
     status[~inside] = int(Status.INVALID)
     best = torch.where(inside.view(-1, *(1,) * (x.ndim - 1)), desk.best, x)
     loss = torch.where(desk.forwards > 0, desk.loss, torch.nan)
-    outcome = Outcome(
-        best, status, threat.size(best, x), loss, desk.forwards, desk.backwards, desk.checks, desk.first
-    )
+    outcome = Outcome(best, status, threat.size(best, x), loss, desk.forwards, desk.backwards, desk.checks, desk.first)
     return _to(outcome, torch.device("cpu"))
 
 

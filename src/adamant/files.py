@@ -35,5 +35,7 @@ def make_folder(path: Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise RunError(f"The folder {path} cannot be written: {error.strerror or error}; choose another with --out.") from error
+        raise RunError(
+            f"The folder {path} cannot be written: {error.strerror or error}; choose another with --out."
+        ) from error
     return path

@@ -87,7 +87,8 @@ class Targeted(Rows):
         if same.any():
             row = int(same.nonzero()[0])
             raise InputError(
-                f"The target of row {row} is its label ({int(self.target[row])}): choose another target, or attack untargeted."
+                f"The target of row {row} is its label ({int(self.target[row])}): "
+                "choose another target, or attack untargeted."
             )
 
 

@@ -69,7 +69,9 @@ class DLR:
     def __call__(self, logits: Logits, goal: Goal) -> Scores:
         logits, needed = _wide(logits), 4 if isinstance(goal, Targeted) else 3
         if logits.shape[1] < needed:
-            raise InputError(f"DLR needs {needed} classes for this goal, the model has {logits.shape[1]}: use Margin().")
+            raise InputError(
+                f"DLR needs {needed} classes for this goal, the model has {logits.shape[1]}: use Margin()."
+            )
         top = logits.sort(1, descending=True).values
         if isinstance(goal, Targeted):
             gap = _pick(logits, goal.target) - _pick(logits, goal.label)
@@ -85,7 +87,9 @@ class KL:
 
     def __call__(self, logits: Logits, goal: Goal) -> Scores:
         if not isinstance(goal, Diverge):
-            raise InputError(f"KL measures from reference logits, and {type(goal).__name__} has none: use Diverge(logits).")
+            raise InputError(
+                f"KL measures from reference logits, and {type(goal).__name__} has none: use Diverge(logits)."
+            )
         reference = _wide(goal.reference).log_softmax(1)
         return F.kl_div(_wide(logits).log_softmax(1), reference, reduction="none", log_target=True).sum(1)
 

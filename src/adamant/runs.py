@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 import adamant
+from adamant.data import DataSet
 from adamant.errors import RunError
 from adamant.evaluation import Audit, write_tables
 from adamant.files import make_folder, write_whole
@@ -25,6 +27,16 @@ from adamant.training import Job, Report
 from adamant.values import brief
 
 Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What a run folder says beside its figures: the model's name and facts, and how to run it again."""
+
+    name: str
+    model: Config
+    config: Config
+    command: str
 
 
 def provenance(command: str, device: str) -> dict[str, Any]:
@@ -46,7 +58,7 @@ def facts_of_model(spec: str, model: nn.Module, notes: tuple[str, ...] = ()) -> 
     return {"spec": spec, "parameters": count_parameters(model), "notes": list(notes)}
 
 
-def facts_of_data(data: Any) -> dict[str, Any]:
+def facts_of_data(data: DataSet) -> dict[str, Any]:
     """The data's lines in result.json."""
     return {
         "spec": data.name,
@@ -58,45 +70,50 @@ def facts_of_data(data: Any) -> dict[str, Any]:
     }
 
 
-def write_audit(folder: Path, audit: Audit, *, name: str, model: Config, data: Config, config: Config, command: str) -> dict[str, Any]:
+def write_audit(folder: Path, audit: Audit, data: DataSet, story: Story) -> dict[str, Any]:
     """All files of an audit's folder; returns what result.json says."""
     result = {
         "schema": "adamant.audit/1",
         "adamant": adamant.__version__,
-        "name": name,
-        "model": model,
-        "data": data,
+        "name": story.name,
+        "model": story.model,
+        "data": facts_of_data(data),
         **audit.summary(),
-        "provenance": provenance(command, _device(audit.order.settings.device)),
+        "provenance": provenance(story.command, audit.order.settings.device or "cpu"),
     }
-    _write(folder, config, result)
+    _write(folder, story.config, result)
     write_tables(folder, audit.rows, audit.broken)
     write_page([folder], folder / "report.html")
     return result
 
 
-def write_training(folder: Path, job: Job, report: Report, *, name: str, model: Config, data: Config, config: Config, command: str) -> dict[str, Any]:
+def write_training(folder: Path, job: Job, report: Report, data: DataSet, story: Story) -> dict[str, Any]:
     """result.json, config.toml and the page of a training run; the weights are the caller's to save."""
     recipe = job.recipe
     result = {
         "schema": "adamant.training/1",
         "adamant": adamant.__version__,
-        "name": name,
+        "name": story.name,
         "recipe": brief(recipe),
         "formula": recipe.formula,
         "source": recipe.source,
         "cost_per_step": recipe.cost,
-        "threat": {"repr": brief(job.threat), "norm": type(job.threat).__name__, "eps": getattr(job.threat, "eps", None)},
-        "data": data,
-        "model": model,
+        "threat": {
+            "repr": brief(job.threat),
+            "norm": type(job.threat).__name__,
+            "eps": getattr(job.threat, "eps", None),
+        },
+        "data": facts_of_data(data),
+        "model": story.model,
         "seed": job.seed,
         "epochs": list(report.epochs),
         "best_epoch": report.best_epoch,
+        "validation_rows": min(len(job.validation.y), job.plan.select_rows),
         "steps": report.steps,
         "seconds": round(report.seconds, 3),
-        "provenance": provenance(command, _device(None)),
+        "provenance": provenance(story.command, str(next(job.model.parameters()).device)),
     }
-    _write(folder, config, result)
+    _write(folder, story.config, result)
     write_page([folder], folder / "report.html")
     return result
 
@@ -105,10 +122,6 @@ def _write(folder: Path, config: Config, result: Config) -> None:
     make_folder(folder)
     write_whole(folder / "config.toml", tomli_w.dumps({k: v for k, v in config.items() if v is not None}))
     write_whole(folder / "result.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-
-
-def _device(asked: str | None) -> str:
-    return asked or "cpu"
 
 
 def read_config(path: Path) -> dict[str, Any]:

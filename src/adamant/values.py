@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adamant.batch import Shared
 from adamant.errors import InputError
 
 Vocabulary = Mapping[str, Callable[..., Any]]
@@ -23,7 +24,11 @@ _OPERATIONS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 def brief(value: Any) -> str:
     """The value as one would type it: settings that have their default value are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and value.__dataclass_params__.init:
+    if isinstance(value, Shared):
+        return repr(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if (variadic := _variadic(value)) is not None:
+            return f"{type(value).__name__}({', '.join(map(brief, variadic))})"
         words: list[str] = []
         positional = True
         for f in dataclasses.fields(value):
@@ -37,9 +42,12 @@ def brief(value: Any) -> str:
         return f"{type(value).__name__}({', '.join(words)})"
     if isinstance(value, tuple):
         return f"({', '.join(map(brief, value))}{',' * (len(value) == 1)})"
-    if dataclasses.is_dataclass(value) and hasattr(value, "attacks"):
-        return f"{type(value).__name__}({', '.join(map(brief, value.attacks))})"
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+def _variadic(value: Any) -> tuple[Any, ...] | None:
+    """The parts of a record that is written as Name(part, part, ...): its one field holds them all."""
+    return None if type(value).__dataclass_params__.init else getattr(value, dataclasses.fields(value)[0].name)
 
 
 def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
@@ -55,7 +63,9 @@ def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        raise InputError(f"Cannot read the {kind} {text!r}: write it as in Python, for example {_example(vocabulary)}.") from None
+        raise InputError(
+            f"Cannot read the {kind} {text!r}: write it as in Python, for example {_example(vocabulary)}."
+        ) from None
     return _build(tree, vocabulary, kind, call_names=True)
 
 
@@ -89,7 +99,9 @@ def _build(node: ast.expr, words: Vocabulary, kind: str, *, call_names: bool = F
             except ZeroDivisionError:
                 raise InputError(f"{ast.unparse(node)!r} divides by zero.") from None
         case _:
-            raise InputError(f"{ast.unparse(node)!r} has no place in a {kind}: only names with their settings are read.")
+            raise InputError(
+                f"{ast.unparse(node)!r} has no place in a {kind}: only names with their settings are read."
+            )
 
 
 def _number(node: ast.expr, words: Vocabulary, kind: str) -> float | int:
@@ -104,4 +116,7 @@ def _look_up(name: str, words: Vocabulary, kind: str) -> Callable[..., Any]:
         return words[name]
     near = difflib.get_close_matches(name.lower(), [w.lower() for w in words], n=3, cutoff=0.5)
     hint = [w for w in words if w.lower() in near]
-    raise InputError(f"There is no {kind} named {name!r}. " + (f"Did you mean {' or '.join(hint)}?" if hint else f"Known: {', '.join(words)}."))
+    raise InputError(
+        f"There is no {kind} named {name!r}. "
+        + (f"Did you mean {' or '.join(hint)}?" if hint else f"Known: {', '.join(words)}.")
+    )

@@ -49,7 +49,9 @@ class EachTarget:
 
     def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
         if not isinstance(p.goal, Untargeted):
-            raise InputError(f"EachTarget chooses the targets itself, so its goal is Untargeted, not {type(p.goal).__name__}.")
+            raise InputError(
+                f"EachTarget chooses the targets itself, so its goal is Untargeted, not {type(p.goal).__name__}."
+            )
         label = p.goal.label
         logits = p.look(p.x, Margin()).logits
         ranked = logits.scatter(1, label[:, None], -float("inf")).argsort(dim=1, descending=True, stable=True)

@@ -35,7 +35,10 @@ class FGSM:
 
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.GRADIENT
-    steps: ClassVar[int] = 1
+
+    @property
+    def steps(self) -> int:
+        return 1
 
     def init(self, p: Problem) -> At:
         return At(p.x)
@@ -53,7 +56,10 @@ class RFGSM:
     share: float = 0.5  # of the budget, spent at random
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.GRADIENT
-    steps: ClassVar[int] = 1
+
+    @property
+    def steps(self) -> int:
+        return 1
 
     def init(self, p: Problem) -> At:
         noise = p.rng.fold("start").normal(*p.x.shape[1:], dtype=p.x.dtype)
@@ -74,7 +80,10 @@ class FGM:
 
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.GRADIENT
-    steps: ClassVar[int] = 1
+
+    @property
+    def steps(self) -> int:
+        return 1
 
     def init(self, p: Problem) -> At:
         return At(p.x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,11 @@ class Attack(Source):
         folder = make_folder(Path(self.out))
         if (self.input is None) == (self.data is None):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
-        data = self._picture() if self.input else load_data(str(self.data), split=self.split, limit=self.limit, data_dir=self.data_dir)
+        data = (
+            self._picture()
+            if self.input
+            else load_data(str(self.data), split=self.split, limit=self.limit, data_dir=self.data_dir)
+        )
         raw = self.load_model(data)
         device = next((p.device for p in raw.parameters()), torch.device("cpu"))
         model, notes = as_logits(raw, data.x[:16].to(device))
@@ -62,8 +66,12 @@ class Attack(Source):
         # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
         lanes = 1 if self.input else Settings().lanes
         with self.progress("attack", "rows") as tell:
-            settings = Settings(max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, ""))
-            out = run(attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings)
+            settings = Settings(
+                max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, "")
+            )
+            out = run(
+                attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings
+            )
         document: dict[str, Any] = {
             "attack": brief(attack), "threat": brief(threat), "seed": self.seed, "notes": list(notes),
             "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
@@ -76,7 +84,9 @@ class Attack(Source):
             import safetensors.torch
 
             kept = {"row": data.rows, "adversarial": out.x_adv, "status": out.status, "size": out.size}
-            write_whole(folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in kept.items()}))
+            write_whole(
+                folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in kept.items()})
+            )
         document["provenance"] = runs.provenance(runs.command_line(), str(device))
         write_whole(folder / "result.json", json.dumps(document, indent=1) + "\n")
         self.say(document)
@@ -88,16 +98,16 @@ class Attack(Source):
             raise InputError(f"Which class does {self.input} show? Give --label.")
         data = load_data(str(self.input), label=self.label, size=self.size)
         if len(data.classes) < self.classes:
-            from dataclasses import replace
-
             data = replace(data, classes=tuple(str(i) for i in range(self.classes)))
         return data
 
     def _tell(self, d: dict[str, Any], folder: Path) -> None:
         say = self.console.print
-        say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {d['success_rate']:.1%} of the rows that the model had right were broken.")
+        broken = f"{d['success_rate']:.1%} of the rows that the model had right were broken"
+        say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {broken}.")
         if "before" in d:
-            say(f"Before: class {d['before']['class']} ({d['before']['confidence']:.1%}). After, as saved in 8 bits: class {d['after']['class']} ({d['after']['confidence']:.1%}).")
+            before, after = (f"class {d[k]['class']} ({d[k]['confidence']:.1%})" for k in ("before", "after"))
+            say(f"Before: {before}. After, as saved in 8 bits: {after}.")
             say(d["verdict"])
         say(f"{d['forwards']} forwards, {d['backwards']} backwards, {d['checks']} checks. Written to {folder}")
 
@@ -123,9 +133,15 @@ def _write_picture(
     if fooled and inside:
         verdict = f"The saved picture fools the model and stays inside the threat model (size {size:.6g})."
     elif fooled:
-        verdict = f"The saved picture fools the model, but rounding to 8 bits carried it out of the threat model (size {size:.6g}): use a budget that is a multiple of 1/255."
+        verdict = (
+            "The saved picture fools the model, but rounding to 8 bits carried it out of the threat model "
+            f"(size {size:.6g}): use a budget that is a multiple of 1/255."
+        )
     elif was:
-        verdict = "Rounding to 8 bits UNDID the attack: the exact tensor fools the model, the saved picture does not. Try more steps, or a larger budget."
+        verdict = (
+            "Rounding to 8 bits UNDID the attack: the exact tensor fools the model, the saved picture does not. "
+            "Try more steps, or a larger budget."
+        )
     else:
         verdict = "The attack did not succeed: the saved picture is its best try."
     return {

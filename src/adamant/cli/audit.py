@@ -55,9 +55,15 @@ class Audit(Source):
         """Audit, print a table, and leave the run folder."""
         if self.config:
             return _from_config(self).run()
-        threat, suite, access = words.threat(self.threat or _missing()), words.suite(self.suite), words.sight(self.access)
+        threat, suite, access = (
+            words.threat(self.threat or _missing()),
+            words.suite(self.suite),
+            words.sight(self.access),
+        )
         if isinstance(getattr(threat, "eps", None), PerRow):
-            raise InputError("On the command line a threat has one budget for all rows; use am.audit in Python for one per row.")
+            raise InputError(
+                "On the command line a threat has one budget for all rows; use am.audit in Python for one per row."
+            )
         folder = make_folder(Path(self.out))
         raw, data = self.load()
         model, notes = as_logits(raw, data.x[:16].to(next((p.device for p in raw.parameters()), "cpu")))
@@ -67,19 +73,22 @@ class Audit(Source):
         )  # fmt: skip
         with self.progress("audit", "rows") as tell:
             order = Order(
-                threat=threat, suite=suite, access=access, seed=self.seed, curve=self.curve, settings=settings, watch=tell
+                threat=threat,
+                suite=suite,
+                access=access,
+                seed=self.seed,
+                curve=self.curve,
+                settings=settings,
+                watch=tell,
             )
             found = audit(model, data, order, folder=folder, resume=self.resume)
-        name = self.name or str(self.model)
-        result = runs.write_audit(
-            folder,
-            found,
-            name=name,
+        story = runs.Story(
+            name=self.name or str(self.model),
             model=runs.facts_of_model(str(self.model), raw, notes),
-            data=runs.facts_of_data(data),
             config=self.settings_as_config(),
             command=runs.command_line(),
         )
+        result = runs.write_audit(folder, found, data, story)
         self.say(result)
         self.console.print(table([result]))
         for warning in result["warnings"]:

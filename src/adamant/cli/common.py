@@ -7,14 +7,12 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 from torch import nn
 
 from adamant.data import DataSet, load_data
@@ -22,7 +20,6 @@ from adamant.errors import InputError
 from adamant.models import load_model
 
 Tell = Callable[[int, int, str], None]
-Flag = tyro.conf.FlagConversionOff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,9 @@ class Common:
         try:
             torch.empty(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            raise InputError(f"The device {self.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from None
+            raise InputError(
+                f"The device {self.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu."
+            ) from None
 
     @contextmanager
     def progress(self, title: str, unit: str) -> Generator[Tell]:
@@ -123,17 +122,6 @@ class Source(Common):
         return model.to(self.device) if self.device else model
 
 
-def accuracy_table(title: str) -> Table:
-    """An empty table for shares."""
-    table = Table(title=title, title_justify="left", show_edge=False)
-    return table
-
-
 def percent(figure: Mapping[str, Any]) -> str:
     """A share with its 95 % interval."""
     return f"{figure['accuracy']:.1%} [{figure['low']:.1%}, {figure['high']:.1%}]"
-
-
-def folder_of(out: str | None, default: str) -> Path:
-    """Where the run goes."""
-    return Path(out or default)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from adamant import runs
+from adamant.attacks import PGD
 from adamant.cli.audit import table
 from adamant.cli.common import Common
 from adamant.data import DataSet, load_data
@@ -19,18 +22,20 @@ from adamant.threats import Linf
 from adamant.training import EMA, Adam, Job, Plan, Recipe, fit, recipes
 from adamant.training.knobs import Ramp
 
-NETWORK = "small-cnn"
-# Where the picture is honest: chosen on validation rows, see the README. A tenth of the grey scale on each pixel leaves
-# every digit readable, ordinary training collapses, and the hardened model holds for most of them.
-THREAT = Linf(0.1)
+NETWORK = "cnn"
+# Where the picture is honest, chosen on validation rows: at 0.1 the ordinary model still has half of the digits right,
+# at 0.2 nothing of this size holds most of them. The curve in the report shows every budget from 0 to twice this one.
+THREAT = Linf(0.15)
 
 
 def stories() -> list[tuple[str, str, Recipe, Plan]]:
     """The two models of the demo: folder, name, recipe, plan."""
-    plan = Plan(epochs=40, batch_size=64, optimizer=Adam(rate=3e-3))
+    plan = Plan(epochs=60, batch_size=64, optimizer=Adam(rate=3e-3))
+    mean = EMA(decay=0.99)
+    hardened = recipes.madry(attack=PGD(steps=5, rate=0.4), average=mean, eps=Ramp())
     return [
-        ("ordinary", "ordinary training", recipes.standard(average=EMA(decay=0.99)), plan),
-        ("adversarial", "adversarial training", recipes.madry(average=EMA(decay=0.99), eps=Ramp(until=0.3)), plan),
+        ("ordinary", "ordinary training", recipes.standard(average=mean), plan),
+        ("adversarial", "adversarial training", hardened, plan),
     ]
 
 
@@ -47,11 +52,12 @@ class Demo(Common):
         """Tell the story."""
         began = time.monotonic()
         self.check_device()
+        torch.set_num_threads(1)  # the networks are so small that threads would cost more than they give
         folder = make_folder(Path(self.out))
         train, validation, test = (load_data("digits", split=s) for s in ("train", "val", "test"))
         self.console.print(
-            f"{len(train)} handwritten digits to learn from, {len(validation)} to choose the best epoch, {len(test)} to audit. "
-            f"The adversary may change every pixel by {THREAT.eps:g} of the grey scale."
+            f"{len(train)} handwritten digits to learn from, {len(validation)} to choose the best epoch by, "
+            f"{len(test)} to audit. The adversary may change every pixel by {THREAT.eps:g} of the grey scale."
         )
         results, pages = [], []
         for short, name, recipe, plan in stories():
@@ -64,9 +70,8 @@ class Demo(Common):
         self.console.print(table(results))
         a, b = results
         self.console.print(
-            f"Under attack the ordinary model falls from {a['clean']['accuracy']:.1%} to {a['robust']['accuracy']:.1%}; the "
-            f"adversarially trained one keeps {b['robust']['accuracy']:.1%}, and pays with "
-            f"{100 * (a['clean']['accuracy'] - b['clean']['accuracy']):.1f} points of clean accuracy."
+            f"Attacked, the ordinary model falls from {a['clean']['accuracy']:.1%} to {a['robust']['accuracy']:.1%}; "
+            f"the adversarially trained one from {b['clean']['accuracy']:.1%} to {b['robust']['accuracy']:.1%}."
         )
         self.console.print(f"Seed {self.seed}. {seconds:.0f} s in all. Report: {page}")
         return 0
@@ -79,18 +84,31 @@ class Demo(Common):
         if self.device:
             model = model.to(self.device)
         if self.epochs:
-            from dataclasses import replace
-
             plan = replace(plan, epochs=self.epochs)
-        facts = runs.facts_of_model(f"zoo:{NETWORK}", model)
-        about = {"name": name, "model": facts, "config": {"command": "demo", "seed": self.seed}, "command": runs.command_line()}
+        story = runs.Story(
+            name=name,
+            model=runs.facts_of_model(f"zoo:{NETWORK}", model),
+            config={"command": "demo", "seed": self.seed},
+            command=runs.command_line(),
+        )
         with self.progress(name, "steps") as tell:
             job = Job(
-                model=model, data=train, validation=validation, threat=THREAT, recipe=recipe, plan=plan, seed=self.seed, watch=tell
+                model=model,
+                data=train,
+                validation=validation,
+                threat=THREAT,
+                recipe=recipe,
+                plan=plan,
+                seed=self.seed,
+                watch=tell,
             )
             report = fit(job)
-        runs.write_training(folder / "training", job, report, data=runs.facts_of_data(train), **about)
-        save_model(model, folder / "model.safetensors", architecture=Architecture(name=f"zoo:{NETWORK}", shape=shape, classes=classes))
+        runs.write_training(folder / "training", job, report, train, story)
+        save_model(
+            model,
+            folder / "model.safetensors",
+            architecture=Architecture(name=f"zoo:{NETWORK}", shape=shape, classes=classes),
+        )
         with self.progress(f"audit of {name}", "rows") as tell:
             found = audit(model, test, Order(threat=THREAT, suite=STANDARD, seed=self.seed, watch=tell))
-        return runs.write_audit(folder / "audit", found, data=runs.facts_of_data(test), **about)
+        return runs.write_audit(folder / "audit", found, test, story)

@@ -19,7 +19,10 @@ Lines = list[dict[str, str]]
 
 
 def _attacks() -> Lines:
-    return [{"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when} for e in attacks.CATALOGUE]
+    return [
+        {"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when}
+        for e in attacks.CATALOGUE
+    ]
 
 
 def _first(member: object) -> str:
@@ -27,7 +30,10 @@ def _first(member: object) -> str:
 
 
 def _threats() -> Lines:
-    return [{"name": t.__name__, "set": _first(t), "example": f"{t.__name__.lower()}:{_EPS[t.__name__]}"} for t in threats.CATALOGUE]
+    return [
+        {"name": t.__name__, "set": _first(t), "example": f"{t.__name__.lower()}:{_EPS[t.__name__]}"}
+        for t in threats.CATALOGUE
+    ]
 
 
 _EPS = {"Linf": "8/255", "L2": "0.5", "L1": "12", "L0": "10"}
@@ -36,13 +42,16 @@ _EPS = {"Linf": "8/255", "L2": "0.5", "L1": "12", "L0": "10"}
 def _recipes() -> Lines:
     made = [(f, f()) for f in recipes.CATALOGUE]
     return [
-        {"name": r.name, "formula": r.formula, "source": r.source, "cost": f"{r.cost} forwards per row and step", "views": brief(r.inner), "what": _first(f)}
+        {
+            "name": r.name, "formula": r.formula, "views": brief(r.inner), "source": r.source,
+            "cost": f"{r.cost} forwards per row and step", "what": _first(f),
+        }
         for f, r in made
     ]  # fmt: skip
 
 
 def _models() -> Lines:
-    return [{"name": f"zoo:{e.name}", "source": e.source, "when": e.when} for e in ZOO]
+    return [{"name": f"zoo:{e.name}", "source": e.source, "when": e.use} for e in ZOO]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,9 @@ def main(args: list[str] | None = None) -> None:
         errors.print(f"adamant: {error}", style="red", markup=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        errors.print("adamant: stopped. What was finished is kept; the same command with --resume goes on.", markup=False)
+        errors.print(
+            "adamant: stopped. What was finished is kept; the same command with --resume goes on.", markup=False
+        )
         sys.exit(130)
 
 

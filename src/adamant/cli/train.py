@@ -64,22 +64,26 @@ class Train(Source):
                 seed=self.seed, folder=folder, resume=self.resume, watch=tell,
             )  # fmt: skip
             report = fit(job)
-        save_model(raw, folder / "model.safetensors", architecture=self._architecture(data.x.shape[1:], len(data.classes)))
-        config = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("out", "resume", "json", "quiet", "name")}
-        result = runs.write_training(
-            folder,
-            job,
-            report,
+        save_model(
+            raw, folder / "model.safetensors", architecture=self._architecture(data.x.shape[1:], len(data.classes))
+        )
+        config = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("out", "resume", "json", "quiet", "name")
+        }
+        story = runs.Story(
             name=self.name or f"{self.model}, {recipe.name}",
             model=runs.facts_of_model(str(self.model), raw, notes),
-            data=runs.facts_of_data(data),
             config={"command": "train", **{k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}},
             command=runs.command_line(),
         )
+        result = runs.write_training(folder, job, report, data, story)
         self.say(result)
         best = report.epochs[report.best_epoch - 1]
         self.console.print(
-            f"Best epoch {report.best_epoch} of {len(report.epochs)}: clean {best['clean']:.1%}, robust {best['robust']:.1%} "
+            f"Best epoch {report.best_epoch} of {len(report.epochs)}: "
+            f"clean {best['clean']:.1%}, robust {best['robust']:.1%} "
             f"on validation rows under {brief(plan.select)}. {report.seconds:.0f} s. Seed {self.seed}."
         )
         self.console.print(f"Model: {folder / 'model.safetensors'}  Report: {folder / 'report.html'}")
@@ -88,5 +92,3 @@ class Train(Source):
     def _architecture(self, shape: tuple[int, ...], classes: int) -> Architecture:
         name = self.arch or str(self.model)
         return Architecture(name=name, shape=tuple(shape), classes=classes, mean=self.mean or (), std=self.std or ())
-
-

@@ -67,7 +67,9 @@ def suite(text: str) -> Suite:
             return known
     if text.isidentifier() and text not in ATTACKS:
         names = ", ".join(s.name for s in SUITES)
-        raise InputError(f"There is no suite named {text!r}: choose among {names}, or write an attack such as 'PGD(steps=40)'.")
+        raise InputError(
+            f"There is no suite named {text!r}: choose among {names}, or write an attack such as 'PGD(steps=40)'."
+        )
     one = attack(text)
     return Suite(brief(one), (one,))
 

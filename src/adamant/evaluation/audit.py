@@ -1,4 +1,4 @@
-"""The audit: a suite of attacks against one threat model, row by row, on what still stands; it can be killed and resumed."""
+"""The audit: a suite of attacks against one threat model, on what still stands; it can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -56,13 +56,16 @@ class Order:
     curve: bool = True
     chunk: int = 512  # rows that are finished and saved together
     settings: Settings = Settings()
-    watch: Callable[[int, int, str], None] | None = field(default=None, compare=False, repr=False)  # rows, of rows, words
+    watch: Callable[[int, int, str], None] | None = field(
+        default=None, compare=False, repr=False
+    )  # rows, of rows, words
 
     @property
     def identity(self) -> str:
         """What must be the same for an audit to be continued."""
         quiet = replace(self.settings, batch_size=None, watch=None)
-        return f"{self.threat!r} | {self.suite.attacks!r} | {self.access!r} | seed {self.seed} | {self.curve} | {self.chunk} | {quiet!r}"
+        parts = (self.threat, self.suite.attacks, self.access, self.seed, self.curve, self.chunk, quiet)
+        return " | ".join(map(repr, parts))
 
 
 @final
@@ -99,7 +102,11 @@ class Audit:
         right = n - self._count("wrong_already")
         costs = {k: sum(getattr(s, k) for s in self.stages) for k in ("forwards", "backwards", "checks")}
         return {
-            "threat": {"repr": brief(self.order.threat), "norm": type(self.order.threat).__name__, "eps": _eps(self.order.threat)},
+            "threat": {
+                "repr": brief(self.order.threat),
+                "norm": type(self.order.threat).__name__,
+                "eps": _eps(self.order.threat),
+            },
             "suite": self.order.suite.name,
             "seed": self.order.seed,
             "clean": share(right, n),
@@ -132,7 +139,10 @@ class Audit:
             if not statuses:
                 continue
             wrong, broken = statuses.count("wrong_already"), statuses.count("broken")
-            clean, robust = share(len(statuses) - wrong, len(statuses)), share(len(statuses) - wrong - broken, len(statuses))
+            clean, robust = (
+                share(len(statuses) - wrong, len(statuses)),
+                share(len(statuses) - wrong - broken, len(statuses)),
+            )
             line: dict[str, Any] = {"label": label, "name": name, "rows": len(statuses)}
             for word, figures in (("clean", clean), ("robust", robust)):
                 line |= {word: figures["accuracy"], f"{word}_low": figures["low"], f"{word}_high": figures["high"]}
@@ -142,16 +152,19 @@ class Audit:
     def _warnings(self) -> list[str]:
         found: list[str] = []
         if bad := self._count("invalid"):
-            found.append(f"{bad} rows are INVALID: an attack left the threat model on them. Their verdict cannot be trusted; this is a defect of the attack.")
+            found.append(
+                f"{bad} rows are INVALID: an attack left the threat model on them, which is a defect of the attack. "
+                "Their verdict cannot be trusted."
+            )
         if spent := self._count("out_of_budget"):
-            found.append(f"{spent} rows ran out of their budget of looks before the attacks were through: they may not be robust.")
+            found.append(f"{spent} rows ran out of looks before the attacks were through: they may not be robust.")
         gradient = [s for s in self.stages if s.eps is None and "RandomSearch" not in s.attack]
         search = [s for s in self.stages if s.eps is None and "RandomSearch" in s.attack]
         lucky = sum(s.broke for s in search)
         if gradient and lucky > max(3, 0.01 * len(self.rows["row"])):
             found.append(
-                f"A search without gradients broke {lucky} rows that the gradient attacks had left standing: the gradients "
-                "may be masked, and the robust accuracy overstated."
+                f"A search without gradients broke {lucky} rows that the gradient attacks had left standing: the "
+                "gradients may be masked, and the robust accuracy overstated."
             )
         return found
 
@@ -200,7 +213,16 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         if len(todo):
             rng = Rng.of(order.seed, ids[todo]).fold("stage").fold(i)
             there = take(threat, todo) if at is None else threat.at(at)
-            out = run(attack, model, x[todo], Untargeted(y[todo]), there, access=order.access, rng=rng, settings=order.settings)
+            out = run(
+                attack,
+                model,
+                x[todo],
+                Untargeted(y[todo]),
+                there,
+                access=order.access,
+                rng=rng,
+                settings=order.settings,
+            )
             books.enter(todo, out, brief(attack), at, eps)
             books.stages.append(Stage.of(attack, at, out, time.monotonic() - stage_began))
         else:
@@ -248,7 +270,11 @@ class _Books:
             self.invalid[todo] |= out.status == Status.INVALID
             self.spent[todo] |= out.status == Status.OUT_OF_BUDGET
             self.broken[fell] = True
-            self.adversarial[fell], self.size[fell], self.loss[fell] = out.x_adv[out.broken], out.size[out.broken], out.loss[out.broken]
+            self.adversarial[fell], self.size[fell], self.loss[fell] = (
+                out.x_adv[out.broken],
+                out.size[out.broken],
+                out.loss[out.broken],
+            )
             self.first[fell] = self.forwards[fell]
             for i in fell.tolist():
                 self.attack[i] = name
@@ -256,10 +282,16 @@ class _Books:
         if at is not None:
             self.curve[fell] = torch.fmin(self.curve[fell], torch.tensor(at, dtype=torch.float64))
 
+    def _status(self, row: int) -> str:
+        verdicts = ((self.wrong, Status.WRONG_ALREADY), (self.broken, Status.BROKEN), (self.invalid, Status.INVALID))
+        for mask, status in (*verdicts, (self.spent, Status.OUT_OF_BUDGET)):
+            if mask[row]:
+                return status.name.lower()
+        return Status.ROBUST.name.lower()
+
     def part(self, after: Tensor) -> Part:
         clean, adv = self.clean.double().softmax(1).max(1), after.double().softmax(1).max(1)
-        status = ["broken" if b else "wrong_already" if w else "invalid" if i else "out_of_budget" if s else "robust"
-                  for b, w, i, s in zip(self.broken.tolist(), self.wrong.tolist(), self.invalid.tolist(), self.spent.tolist(), strict=True)]  # fmt: skip
+        status = [self._status(i) for i in range(len(self.y))]
         broken = self.broken.tolist()
 
         def where_broken(values: Tensor) -> list[Any]:
@@ -282,7 +314,11 @@ class _Books:
             "curve_eps": [None if e != e else e for e in self.curve.tolist()],
         }
         assert tuple(columns) == COLUMNS
-        kept = {"row": self.ids[self.broken], "original": self.x[self.broken], "adversarial": self.adversarial[self.broken]}
+        kept = {
+            "row": self.ids[self.broken],
+            "original": self.x[self.broken],
+            "adversarial": self.adversarial[self.broken],
+        }
         return Part(columns, kept, tuple(self.stages))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,9 +59,15 @@ class Stage:
     @staticmethod
     def of(attack: Attack | Composite, eps: float | None, out: Outcome, seconds: float) -> Stage:
         """From an outcome."""
-        sums = [int(v.sum()) for v in (out.broken, out.forwards, out.backwards, out.checks)]
-        entered = len(out.status) - int((out.status == Status.WRONG_ALREADY).sum())
-        return Stage(brief(attack), source(attack), eps, entered, *sums, seconds)
+        return replace(
+            Stage.idle(attack, eps),
+            entered=int((out.status != Status.WRONG_ALREADY).sum()),
+            broke=int(out.broken.sum()),
+            forwards=int(out.forwards.sum()),
+            backwards=int(out.backwards.sum()),
+            checks=int(out.checks.sum()),
+            seconds=seconds,
+        )
 
     @staticmethod
     def idle(attack: Attack | Composite, eps: float | None) -> Stage:
@@ -70,8 +76,8 @@ class Stage:
 
     def plus(self, other: Stage) -> Stage:
         """The same stage over more rows."""
-        names = ("entered", "broke", "forwards", "backwards", "checks", "seconds")
-        return Stage(self.attack, self.source, self.eps, *(getattr(self, k) + getattr(other, k) for k in names))
+        sums = ("entered", "broke", "forwards", "backwards", "checks", "seconds")
+        return replace(self, **{k: getattr(self, k) + getattr(other, k) for k in sums})
 
     def summary(self, rows: int) -> dict[str, Any]:
         """For result.json."""
@@ -97,7 +103,11 @@ class Part:
 
     def to_bytes(self, identity: str) -> bytes:
         """As one safetensors file."""
-        facts = {"identity": identity, "columns": json.dumps(self.columns), "stages": json.dumps([asdict(s) for s in self.stages])}
+        facts = {
+            "identity": identity,
+            "columns": json.dumps(self.columns),
+            "stages": json.dumps([asdict(s) for s in self.stages]),
+        }
         return safetensors.torch.save({k: v.contiguous() for k, v in self.broken.items()}, metadata=facts)
 
     @classmethod
@@ -157,5 +167,7 @@ def write_tables(folder: Path, columns: dict[str, list[Any]], broken: dict[str, 
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), sink)
     write_whole(folder / "rows.parquet", sink.getvalue().to_pybytes())
-    write_whole(folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in broken.items()}))
+    write_whole(
+        folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in broken.items()})
+    )
     shutil.rmtree(folder / "parts", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Suites: which attacks an audit runs, in which order. A released suite is never edited; a better one gets a new name."""
+"""Suites: which attacks an audit runs, in which order. A released suite is never edited: a better one is renamed."""
 
 from __future__ import annotations
 

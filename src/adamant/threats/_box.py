@@ -46,8 +46,8 @@ class Ball:
             row = int(bad.nonzero()[0])
             values = x[row][~((x[row] >= low) & (x[row] <= high)) | ~x[row].isfinite()]
             raise InputError(
-                f"Row {row} holds {values.flatten()[0].item():g}, outside the box [{low:g}, {high:g}] of {type(self).__name__}: "
-                "put normalisation inside the model, or give the threat model the box of your data."
+                f"Row {row} holds {values.flatten()[0].item():g}, outside the box [{low:g}, {high:g}] of "
+                f"{type(self).__name__}: put normalisation inside the model, or give the threat the box of your data."
             )
         if isinstance(self.eps, PerRow) and len(self.eps.values) != len(x):
             raise InputError(f"There are {len(self.eps.values)} budgets for {len(x)} rows.")

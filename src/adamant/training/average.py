@@ -12,7 +12,7 @@ from torch import Tensor, nn
 @final
 @dataclass(frozen=True)
 class EMA:
-    """Exponential moving average of weights and buffers (Polyak & Juditsky, 1992; Gowal et al., 2020, arXiv:2010.03593).
+    """Exponential moving average of weights and buffers (Gowal et al., 2020, arXiv:2010.03593).
 
     The decay is min(decay, (1 + t) / (10 + t)), or the average would sit at its random start for most of a short run.
     """

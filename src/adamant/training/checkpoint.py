@@ -42,7 +42,12 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progres
         "optimizer": {f"{i}.{k}": v for i, held in state.items() for k, v in held.items() if isinstance(v, Tensor)},
     }
     tensors = {f"{g}/{k}": v.detach().cpu().contiguous().clone() for g, held in groups.items() for k, v in held.items()}
-    facts = {"step": progress.step, "seconds": progress.seconds, "epochs": progress.epochs, "best_epoch": progress.best_epoch}
+    facts = {
+        "step": progress.step,
+        "seconds": progress.seconds,
+        "epochs": progress.epochs,
+        "best_epoch": progress.best_epoch,
+    }
     metadata = {"format": FORMAT, "identity": identity, "facts": json.dumps(facts)}
     write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
 
@@ -56,7 +61,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
     except (SafetensorError, OSError) as error:
         raise RunError(f"The checkpoint {path} cannot be read ({error}): start again without --resume.") from error
     if metadata.get("format") != FORMAT:
-        raise RunError(f"{path} is no checkpoint of this version ({metadata.get('format')}): start again without --resume.")
+        raise RunError(
+            f"{path} is no checkpoint of this version ({metadata.get('format')}): start again without --resume."
+        )
     if metadata["identity"] != identity:
         raise RunError(
             f"The checkpoint {path} belongs to another run:\n  it was  {metadata['identity']}\n  this is {identity}\n"
@@ -75,5 +82,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
         state.setdefault(int(place), {})[key] = value
     optimizer.load_state_dict({**full, "state": state})
     facts = cast(dict[str, Any], json.loads(metadata["facts"]))
-    on_device = {p: {k: v.to(device) for k, v in parts[p].items()} for p in ("best", "mean", "memory")}
-    return Progress(**facts, **on_device)
+    best, mean, memory = ({k: v.to(device) for k, v in parts[p].items()} for p in ("best", "mean", "memory"))
+    return Progress(
+        facts["step"], facts["seconds"], facts["epochs"], facts["best_epoch"], best=best, mean=mean, memory=memory
+    )

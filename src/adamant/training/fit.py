@@ -182,12 +182,19 @@ def _close_epoch(job: Job, progress: Progress, loss: float, rate: float) -> None
     clean, robust = validate(job)
     job.model.load_state_dict(live)
     epoch = progress.step // job.per_epoch
-    entry = {"epoch": epoch, "step": progress.step, "loss": loss, "rate": rate, "clean": clean, "robust": robust}
+    entry: dict[str, Any] = {
+        "epoch": epoch,
+        "step": progress.step,
+        "loss": loss,
+        "rate": rate,
+        "clean": clean,
+        "robust": robust,
+    }
     progress.epochs.append({**entry, "seconds": progress.seconds})
     before = progress.epochs[progress.best_epoch - 1] if progress.best_epoch else {"robust": -1.0, "clean": -1.0}
-    # Ordinary training is selected by what it is for, or its untrained first epoch could win by a broken row.
-    key = (lambda e: (e["clean"], e["robust"])) if job.recipe.inner.cost == 0 else (lambda e: (e["robust"], e["clean"]))
-    if key(entry) > key(before):
+    # Ordinary training is chosen by what it is for, or an untrained epoch could win by a row that happened to stand.
+    first, second = ("robust", "clean") if job.recipe.inner.cost else ("clean", "robust")
+    if (entry[first], entry[second]) > (before[first], before[second]):
         progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
     if job.watch:
         job.watch(progress.step, job.steps, f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows")

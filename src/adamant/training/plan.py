@@ -80,9 +80,13 @@ class Plan:
     def check(self, rows: int) -> None:
         """Raise InputError for a plan that cannot be carried out on so many rows."""
         if self.epochs < 1 or self.batch_size < 1:
-            raise InputError(f"Training needs at least one epoch and one row per batch, got {self.epochs} and {self.batch_size}.")
+            raise InputError(
+                f"Training needs at least one epoch and one row per batch, got {self.epochs} and {self.batch_size}."
+            )
         if rows < self.batch_size:
-            raise InputError(f"The training set has {rows} rows, fewer than one batch of {self.batch_size}: lower --batch-size.")
+            raise InputError(
+                f"The training set has {rows} rows, fewer than one batch of {self.batch_size}: lower --batch-size."
+            )
         if not 0 <= self.dropout < 1:
             raise InputError(f"Dropout is a share from 0 to below 1, got {self.dropout}.")
 

@@ -13,6 +13,7 @@ from adamant.training.average import EMA
 from adamant.training.inner import Ascend, Inner, Keep, Pool
 from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import CE, Balanced, Outer, Sum, Times
+from adamant.values import brief
 
 
 @final
@@ -40,12 +41,17 @@ class Recipe:
     def explain(self) -> str:
         """Formula, source and cost, for a person."""
         average = f"; evaluated and saved as {self.average}" if self.average else ""
-        return f"{self.name}: {self.formula}, views from {self.inner}{average}. {self.source}. Costs {self.cost} forwards per row and step ({self.cost / 3:.1f} times ordinary training)."
+        return (
+            f"{self.name}: {self.formula}, views from {brief(self.inner)}{average}. {self.source}. "
+            f"Costs {self.cost} forwards per row and step ({self.cost / 3:.1f} times ordinary training)."
+        )
 
 
 def standard(*, average: EMA | None = None) -> Recipe:
     """Ordinary training: the clean loss alone."""
-    return Recipe(name="standard", source="Ordinary risk minimisation", inner=Keep(), outer=CE("clean"), average=average)
+    return Recipe(
+        name="standard", source="Ordinary risk minimisation", inner=Keep(), outer=CE("clean"), average=average
+    )
 
 
 def augmented(*, attack: Attack = FGSM(), keep: int = 3, average: EMA | None = None) -> Recipe:
@@ -60,9 +66,14 @@ def augmented(*, attack: Attack = FGSM(), keep: int = 3, average: EMA | None = N
 
 
 def mixed(
-    *, lam: float = 1.0, adaptive: float | None = None, attack: Attack = FGSM(), average: EMA | None = None, eps: Knob = Constant()
+    *,
+    lam: float = 1.0,
+    adaptive: float | None = None,
+    attack: Attack = FGSM(),
+    average: EMA | None = None,
+    eps: Knob = Constant(),
 ) -> Recipe:
-    """Clean loss + lam x adversarial loss (Goodfellow et al., 2015); `adaptive` holds the second at a share of the sum."""
+    """Clean loss + lam x adversarial loss (Goodfellow et al., 2015); `adaptive` fixes the share of the second."""
     if adaptive is not None and not 0 < adaptive < 1:
         raise InputError(f"adaptive is the adversarial share of the loss, between 0 and 1, got {adaptive}.")
     if lam < 0:
@@ -78,9 +89,7 @@ def mixed(
     )
 
 
-def madry(
-    *, attack: Attack = PGD(steps=10, rate=0.25), average: EMA | None = None, eps: Knob = Constant()
-) -> Recipe:
+def madry(*, attack: Attack = PGD(steps=10, rate=0.25), average: EMA | None = None, eps: Knob = Constant()) -> Recipe:
     """Adversarial training: the loss at the worst point that the attack finds (Madry et al., 2018)."""
     return Recipe(
         name="madry",
