@@ -23,8 +23,8 @@ class Ball:
     mask: Shared | PerRow | None = None
 
     def __post_init__(self) -> None:
-        values = self.eps.values if isinstance(self.eps, PerRow) else torch.tensor([float(self.eps)])
-        if not bool((values > 0).all()):
+        positive = bool((self.eps.values > 0).all()) if isinstance(self.eps, PerRow) else self.eps > 0
+        if not positive:
             raise InputError(f"The budget must be positive, got {self.eps}: accuracy at eps = 0 is clean accuracy.")
         low, high = self.box
         if not low < high:
@@ -51,6 +51,11 @@ class Ball:
             )
         if isinstance(self.eps, PerRow) and len(self.eps.values) != len(x):
             raise InputError(f"There are {len(self.eps.values)} budgets for {len(x)} rows.")
+        if self.mask is not None:
+            held = tuple(self.mask.values.shape)
+            fits = len(held) <= x.ndim and all(a in (1, b) for a, b in zip(held[::-1], x.shape[::-1], strict=False))
+            if not fits or (isinstance(self.mask, PerRow) and (len(held) != x.ndim or held[0] != len(x))):
+                raise InputError(f"The mask has shape {held}, which does not fit inputs of shape {tuple(x.shape)}.")
 
     def clip(self, z: Inputs) -> Inputs:
         """Into the box."""
@@ -96,11 +101,16 @@ class Ball:
         low, high = self.box
         return torch.where(toward > 0, high - x, x - low) if math.isfinite(high - low) else _roomy(x, toward, low, high)
 
-    def _slack(self, x: Tensor) -> float:
-        """How far rounding can push x + d: half a unit in the last place of the largest value of the box."""
+    def _slack(self, x: Tensor) -> Tensor | float:
+        """How far rounding can push x + d: a unit in the last place of the largest value that it can have."""
         low, high = self.box
-        largest = max(abs(low), abs(high)) if math.isfinite(high - low) else float(x.abs().amax()) + 1.0
-        return largest * torch.finfo(x.dtype).eps
+        if math.isfinite(high - low):
+            return max(abs(low), abs(high)) * torch.finfo(x.dtype).eps
+        return (x.abs() + self._budget(x)) * torch.finfo(x.dtype).eps
+
+    def _toward(self, z: Inputs, x: Inputs, step: Tensor) -> Inputs:
+        """z, the rounded x + step, taken back by a unit in the last place where rounding made it the longer step."""
+        return torch.where((z - x).abs() > step.abs(), z.nextafter(x), z)
 
 
 def _roomy(x: Tensor, toward: Tensor, low: float, high: float) -> Tensor:

@@ -14,6 +14,7 @@ from adamant.random import Rng
 from adamant.threats._box import Ball
 
 # Projections aim a hair inside the ball, so that rounding does not carry a point out of it: `contains` is strict.
+# What is inside by half a hair stays where it is, so that projecting twice is projecting once.
 _HAIR = 4e-6
 _ROUNDS = 64  # bound on the exact line searches below; each ends when it has met its last kink, mostly after 3 to 6
 
@@ -72,8 +73,8 @@ class L2(Ball):
     def sample(self, x: Inputs, rng: Rng) -> Inputs:
         """Uniform on the ball, then projected onto the box."""
         u = self._free(rng.normal(*x.shape[1:], dtype=x.dtype))
-        free = x[0].numel() if self.mask is None else int(self.mask.values.sum())
-        radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / max(free, 1))
+        free = self._free(torch.ones_like(x)).flatten(1).sum(1)
+        radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / free.clamp_min(1))
         return self.project(_step(x, _unit(u), radius, self._budget(x)), x)
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
@@ -87,10 +88,11 @@ class L2(Ball):
         """
         d = self._free(z - x).flatten(1)
         room = self._room(x, z - x).flatten(1)
+        d = d.clamp(-_far(d), _far(d))
         squares, caps = d * d, room * room
         limit = self._budget(x, shrink=_HAIR) ** 2
         limit = limit.flatten() if isinstance(limit, Tensor) else torch.full_like(squares[:, 0], limit)
-        inside = torch.minimum(squares, caps).sum(1) <= limit
+        inside = torch.minimum(squares, caps).sum(1) <= limit * (1 + _HAIR)
         t = torch.where(inside, 1.0, limit / squares.sum(1).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)
         for _ in range(_ROUNDS):
             free = t[:, None] * squares < caps
@@ -101,8 +103,9 @@ class L2(Ball):
             if not bool(moved.any()):
                 break
             t = torch.where(moved, ahead, t)
-        step = torch.minimum(d.abs() * t.sqrt()[:, None], room) * d.sign()
-        return self._hold(self.clip(x + step.view_as(x)), x)
+        step = (torch.minimum(d.abs() * t.sqrt()[:, None], room) * d.sign()).view_as(x)
+        moved = self._toward(self.clip(x + step), x, step)
+        return self._hold(torch.where(per_row(inside, x), self.clip(z), moved), x)
 
 
 @final
@@ -149,6 +152,7 @@ class L1(Ball):
         length = d.abs()
         limit = self._budget(x, shrink=_HAIR)
         limit = limit.flatten() if isinstance(limit, Tensor) else torch.full_like(length[:, 0], limit)
+        inside = torch.minimum(length, room).sum(1) <= limit * (1 + _HAIR / 2)
         t = low = torch.zeros_like(limit)
         high = length.amax(1)
         for _ in range(_ROUNDS):
@@ -166,7 +170,14 @@ class L1(Ball):
             t = torch.where(open_, torch.where(fits, newton, (low + high) / 2), t)
         step = torch.minimum((length - t[:, None]).clamp_min(0), room)
         step = step * (limit / step.sum(1).clamp_min(torch.finfo(d.dtype).tiny)).clamp(max=1.0)[:, None]
-        return self._hold(self.clip(x + (step * d.sign()).view_as(x)), x)
+        step = (step * d.sign()).view_as(x)
+        moved = self._toward(self.clip(x + step), x, step)
+        return self._hold(torch.where(per_row(inside, x), self.clip(z), moved), x)
+
+
+def _far(v: Tensor) -> float:
+    """Farther than any budget, and yet its square, summed over all entries, is a number."""
+    return torch.finfo(v.dtype).max ** 0.4
 
 
 def _unit(v: Tensor) -> Tensor:

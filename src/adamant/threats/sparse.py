@@ -57,7 +57,7 @@ class L0(Ball):
     def project(self, z: Inputs, x: Inputs) -> Inputs:
         """Exact: clip to the box, then keep the entries whose undoing would cost most."""
         inside = self._hold(self.clip(z), x)
-        gain = (z - x).square() - (z - inside).square()
+        gain = (inside - x) * ((z - x) + (z - inside))  # the difference of squares, without their cancellation
         return torch.where(self._top(self._by_pixel(self._free(gain)), x), inside, x)
 
     def _by_pixel(self, values: Tensor) -> Tensor:
