@@ -95,7 +95,8 @@ class WhiteBox:
             # the weights' gradients are never computed.
             (g,) = torch.autograd.grad(loss.sum(), z)
         # One overflowing row must not poison a momentum for good: where there is no number, there is no direction.
-        return Look(logits.detach(), loss.detach(), g.nan_to_num_(0.0, 0.0, 0.0))
+        # Not in place: the gradient of a sum is one number seen many times.
+        return Look(logits.detach(), loss.detach(), g.nan_to_num(0.0, 0.0, 0.0))
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1, int(grad))
@@ -177,7 +178,7 @@ class ScoresOnly:
 @final
 @dataclass(frozen=True)
 class LabelsOnly:
-    """The predicted class and nothing else: logits come back one-hot, and the loss is 1 where the goal is reached."""
+    """The predicted class and nothing else: logits come back one-hot, and the loss is NaN."""
 
     gives: ClassVar[Sight] = Sight.LABELS
 
@@ -206,6 +207,8 @@ def _pairs(n: int) -> int:
 
 def _estimate(view: View, z: Inputs, n: int, sigma: float, draw: Callable[..., Tensor]) -> Look:
     """Central differences along random directions; both ends of a pair stay inside the box."""
+    if not sigma > 0:
+        raise InputError(f"sigma is how far the queries are from the input, a positive number, got {sigma}.")
     here, pairs = _glance(view, z), _pairs(n)
     grad = torch.zeros_like(z)
     draws = draw(pairs, *z.shape[1:], dtype=z.dtype)

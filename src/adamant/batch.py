@@ -36,7 +36,7 @@ class Shared:
         held = torch.as_tensor(values, dtype=None if isinstance(values, Tensor) else torch.float64)
         if not isinstance(values, Tensor) and _all_bool(values):
             held = held.bool()
-        object.__setattr__(self, "values", held.double() if held.is_floating_point() else held)
+        object.__setattr__(self, "values", held if held.dtype == torch.bool else held.double())
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and _values_equal(self.values, cast(Shared, other).values)
