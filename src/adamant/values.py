@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,7 +43,14 @@ def brief(value: Any) -> str:
         return f"{type(value).__name__}({', '.join(words)})"
     if isinstance(value, tuple):
         return f"({', '.join(map(brief, value))}{',' * (len(value) == 1)})"
-    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return _number_as_typed(value) if isinstance(value, float) else repr(value)
+
+
+def _number_as_typed(value: float) -> str:
+    """The shortest form that reads back as the same number; budgets of pictures are so many parts in 255."""
+    if float(short := f"{value:.6g}") == value or value != value:
+        return short
+    return f"{parts:g}/255" if (parts := round(value * 255, 3)) / 255 == value else repr(value)
 
 
 def _variadic(value: Any) -> tuple[Any, ...] | None:
@@ -61,12 +69,11 @@ def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
     if colon and name.strip().isidentifier():
         text = f"{known.get(name.strip().lower(), name.strip())}({rest})"
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+        return _build(ast.parse(text.strip(), mode="eval").body, vocabulary, kind, call_names=True)
+    except (SyntaxError, RecursionError, MemoryError):
         raise InputError(
-            f"Cannot read the {kind} {text!r}: write it as in Python, for example {_example(vocabulary)}."
+            f"Cannot read the {kind} {text[:200]!r}: write it as in Python, for example {_example(vocabulary)}."
         ) from None
-    return _build(tree, vocabulary, kind, call_names=True)
 
 
 def _example(vocabulary: Vocabulary) -> str:
@@ -79,10 +86,16 @@ def _build(node: ast.expr, words: Vocabulary, kind: str, *, call_names: bool = F
             make = _look_up(name, words, kind)
             positional = [_build(a, words, kind, call_names=True) for a in args]
             named = {k.arg: _build(k.value, words, kind, call_names=True) for k in keywords if k.arg}
+            if len(named) < len(keywords):
+                raise InputError(f"{ast.unparse(node)!r} must name each setting, and each once.")
             try:
                 return make(*positional, **named)
-            except TypeError as error:
+            except InputError:
+                raise
+            except (TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{name} cannot be made from {ast.unparse(node)!r}: {error}.") from None
+        case ast.Name(id="inf"):
+            return math.inf
         case ast.Name(id=name) if call_names:
             return _look_up(name, words, kind)()
         case ast.Constant(value=value) if isinstance(value, (int, float, str, bool)) or value is None:
