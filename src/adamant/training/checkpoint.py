@@ -74,7 +74,10 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
         part, _, key = name.partition("/")
         parts[part][key] = value
     device = next(model.parameters()).device
-    model.load_state_dict(parts["model"])
+    try:
+        model.load_state_dict(parts["model"])
+    except RuntimeError as error:
+        raise RunError(f"The checkpoint {path} belongs to another model: {error}.") from error
     full = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -77,7 +78,10 @@ class Job:
     @property
     def identity(self) -> str:
         """What must be the same for a checkpoint to be continued."""
-        rows = f"{len(self.data.y)} rows, sum {self.data.x.double().sum().item():.6f}"
+        digest = hashlib.sha256()
+        for part in (self.data.x, self.data.y, self.validation.x, self.validation.y):
+            digest.update(part.detach().cpu().contiguous().numpy().data)
+        rows = f"{len(self.data.y)} rows, sha256 {digest.hexdigest()[:16]}"
         return f"{self.recipe!r} | {self.plan!r} | {self.threat!r} | seed {self.seed} | {rows}"
 
 
@@ -88,13 +92,14 @@ def fit(job: Job) -> Report:
     RunError when a checkpoint of another run is resumed. Ctrl-C leaves the last checkpoint for `resume`.
     """
     job.plan.check(len(job.data.y))
-    if isinstance(getattr(job.threat, "eps", None), PerRow):
-        raise InputError("Training draws its batches from all rows: give it one budget, not one per row.")
+    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
+        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
     job.threat.check(job.data.x)
     model, optimizer = job.model, job.plan.optimizer.build(job.model, job.plan.l2)
     path = job.folder / "checkpoint.safetensors" if job.folder else None
+    identity = job.identity if path else ""
     if job.resume and path and path.exists():
-        progress = checkpoint.load(path, model, optimizer, job.identity)
+        progress = checkpoint.load(path, model, optimizer, identity)
     else:
         progress = Progress(mean=_copy(model) if job.recipe.average else {})
     began = saved = time.monotonic() - progress.seconds
@@ -110,7 +115,7 @@ def fit(job: Job) -> Report:
             if over:
                 _close_epoch(job, progress, loss, optimizer.param_groups[0]["lr"])
             if path and (over or time.monotonic() - saved > job.plan.save_every):
-                checkpoint.save(path, model, optimizer, progress, job.identity)
+                checkpoint.save(path, model, optimizer, progress, identity)
                 saved = time.monotonic()
     model.load_state_dict(progress.best)
     model.eval()

@@ -34,7 +34,7 @@ class Ramp:
     low: float = 0.0
 
     def __call__(self, progress: float) -> float:
-        return min(1.0, self.low + (1 - self.low) * progress / self.until)
+        return self.low + (1 - self.low) * progress / self.until if progress < self.until else 1.0
 
 
 @final
@@ -48,7 +48,7 @@ class OneCycle:
     def __call__(self, progress: float) -> float:
         if progress < self.peak:
             return self.low + (1 - self.low) * progress / self.peak
-        return max(0.0, (1 - progress) / (1 - self.peak))
+        return max(0.0, (1 - progress) / (1 - self.peak)) if self.peak < 1 else 1.0
 
 
 @final
