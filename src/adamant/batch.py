@@ -65,7 +65,9 @@ def _map(value: Any, rows: Tensor, leads: bool) -> Any:
         case PerRow():
             return PerRow(value.values[rows.to(value.values.device)])
         case tuple():
-            return tuple(_map(v, rows, leads) for v in cast(tuple[Any, ...], value))
+            parts = cast(tuple[Any, ...], value)
+            taken = tuple(_map(v, rows, leads) for v in parts)
+            return parts if all(a is b for a, b in zip(taken, parts, strict=True)) else taken
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, (type, Shared)):
             inner = isinstance(value, Rows)
             return _rebuild(
