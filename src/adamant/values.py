@@ -50,7 +50,8 @@ def _number_as_typed(value: float) -> str:
     """The shortest form that reads back as the same number; budgets of pictures are so many parts in 255."""
     if float(short := f"{value:.6g}") == value or value != value:
         return short
-    return f"{parts:g}/255" if (parts := round(value * 255, 3)) / 255 == value else repr(value)
+    shades = f"{value * 255:.9g}"
+    return f"{shades}/255" if float(shades) / 255 == value else repr(value)
 
 
 def _variadic(value: Any) -> tuple[Any, ...] | None:
@@ -88,16 +89,11 @@ def _build(node: ast.expr, words: Vocabulary, kind: str, *, call_names: bool = F
             named = {k.arg: _build(k.value, words, kind, call_names=True) for k in keywords if k.arg}
             if len(named) < len(keywords):
                 raise InputError(f"{ast.unparse(node)!r} must name each setting, and each once.")
-            try:
-                return make(*positional, **named)
-            except InputError:
-                raise
-            except (TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{name} cannot be made from {ast.unparse(node)!r}: {error}.") from None
+            return _call(make, name, ast.unparse(node), positional, named)
         case ast.Name(id="inf"):
             return math.inf
         case ast.Name(id=name) if call_names:
-            return _look_up(name, words, kind)()
+            return _call(_look_up(name, words, kind), name, name, [], {})
         case ast.Constant(value=value) if isinstance(value, (int, float, str, bool)) or value is None:
             return value
         case ast.Tuple(elts=parts):
@@ -115,6 +111,15 @@ def _build(node: ast.expr, words: Vocabulary, kind: str, *, call_names: bool = F
             raise InputError(
                 f"{ast.unparse(node)!r} has no place in a {kind}: only names with their settings are read."
             )
+
+
+def _call(make: Callable[..., Any], name: str, text: str, positional: list[Any], named: dict[str, Any]) -> Any:
+    try:
+        return make(*positional, **named)
+    except InputError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{name} cannot be made from {text!r}: {error}.") from None
 
 
 def _number(node: ast.expr, words: Vocabulary, kind: str) -> float | int:
