@@ -202,9 +202,13 @@ class Caller:
             z = torch.cat([z, z[:1].expand(spare, *z.shape[1:])])
         if self.settings.channels_last and z.ndim == 4:
             z = z.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.settings.autocast):
+        if self.settings.autocast or torch.is_autocast_enabled(z.device.type):
+            with torch.autocast(z.device.type, torch.bfloat16, enabled=self.settings.autocast):
+                logits = self.raw(z)
+        else:
             logits = self.raw(z)
-        return (logits if logits.dtype == torch.float64 else logits.float())[:n]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return logits[:n] if spare else logits  # an idle slice would cost the backward a copy
 
     def raw(self, z: Inputs) -> Logits:
         """The model's answer to z as it is, checked to be logits."""
@@ -249,6 +253,7 @@ class Desk:
         n, device = len(x), x.device
         self.model, self.max_looks, self.visits = model, max_looks, 0
         self.found = settled.clone()  # or not worth a look: wrong already
+        self.falls = 0  # how often rows were found: while it stays, so does who stands
         self.best = x.clone()
         # What a look must beat to be kept; of a found row, the loss that it was found with.
         self.loss = torch.full((n,), -torch.inf, dtype=torch.float64, device=device)
@@ -265,7 +270,7 @@ class Desk:
         if self.max_looks is not None:
             self._count()
             over = self.forwards[p.index] + cost.forwards > self.max_looks
-            if bool((over & ~self._found).any()):
+            if bool((over & self._open).any()):
                 raise _Exhausted  # a hard limit: no row is ever visited beyond it
         self.visits += 1
         visit = self.visits
@@ -277,7 +282,7 @@ class Desk:
         better = seen.loss > self._loss  # false for a NaN, and for a found row, whose bar is at infinity
         torch.where(better.view(-1, *(1,) * (z.ndim - 1)), z, self._best, out=self._best)
         torch.where(better, seen.loss, self._loss, out=self._loss)
-        fooled = p.goal.reached(seen.logits).logical_and_(~self._found)
+        fooled = p.goal.reached(seen.logits).logical_and_(self._open)
         if bool(fooled.any()):
             self._judge(p, z, seen.loss, fooled.nonzero().squeeze(1))
         return seen
@@ -285,20 +290,19 @@ class Desk:
     def settle(self) -> None:
         """Enter in the books what the rows at the desk did since the last call."""
         self._count()
-        looking = ~self._found
-        rows = self._seats[looking]
-        self.best[rows], self.loss[rows] = self._best[looking], self._loss[looking].double()
+        rows = self._seats[self._open]
+        self.best[rows], self.loss[rows] = self._best[self._open], self._loss[self._open].double()
 
     def _count(self) -> None:
-        rows = self._seats[~self._found]
+        rows = self._seats[self._open]
         self.forwards[rows] += self._tally.forwards
         self.backwards[rows] += self._tally.backwards
         self._tally = Cost(0, 0)
 
     def _sit(self, index: Tensor) -> None:
         self._seats, self._tally = index, Cost(0, 0)
-        self._best, self._found = self.best[index], self.found[index]
-        self._loss = self.loss[index].to(self._best.dtype).masked_fill(self._found, torch.inf)
+        self._best, self._open = self.best[index], ~self.found[index]
+        self._loss = self.loss[index].to(self._best.dtype).masked_fill(~self._open, torch.inf)
 
     def _judge(self, p: Problem, z: Inputs, loss: Tensor, rows: Tensor) -> None:
         """Accept a success only inside the set, and only when the row fools the model once more, alone."""
@@ -309,7 +313,8 @@ class Desk:
         self.checks[p.index[rows]] += 1
         rows = rows[take(p.goal, rows).reached(self.model.alone(z[rows]))]
         places = p.index[rows]
-        self.found[places] = self._found[rows] = True
+        self.falls += 1
+        self.found[places], self._open[rows] = True, False
         self._loss[rows] = torch.inf
         self.first[places] = self.forwards[places]
         self.best[places], self.loss[places] = z[rows], loss[rows].double()
@@ -321,10 +326,12 @@ class Desk:
 
 def _drive(attack: Attack, p: Problem, *, last_look: bool, drop: bool) -> Any:
     """Look, drop what is done, step; returns the last state."""
-    s, lanes = attack.init(p), p.desk.model.settings.lanes
+    falls, lanes = p.desk.falls, p.desk.model.settings.lanes
+    s = attack.init(p)
     for t in range(attack.steps + last_look):
         seen = p.look(s.z, attack.loss, grad=attack.needs == Sight.GRADIENT and t < attack.steps)
-        if drop:
+        if drop and p.desk.falls != falls:
+            falls = p.desk.falls
             standing = ~p.desk.found[p.index]
             left = int(standing.sum())
             if not left:
