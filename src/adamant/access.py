@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -95,8 +96,11 @@ class WhiteBox:
             # the weights' gradients are never computed.
             (g,) = torch.autograd.grad(loss.sum(), z)
         # One overflowing row must not poison a momentum for good: where there is no number, there is no direction.
-        # Not in place: the gradient of a sum is one number seen many times.
-        return Look(logits.detach(), loss.detach(), g.nan_to_num(0.0, 0.0, 0.0))
+        # The sum tells in one reading whether there is such an entry. Not in place: a gradient may be one number seen
+        # many times.
+        if not math.isfinite(g.sum()):
+            g = g.nan_to_num(0.0, 0.0, 0.0)
+        return Look(logits.detach(), loss.detach(), g)
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1, int(grad))
