@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeGuard, cast, final, runtime_checkable
 
 import torch
@@ -22,7 +23,7 @@ from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Goal
 from adamant.losses import Loss
 from adamant.random import Rng, sealed
-from adamant.threats import Projectable
+from adamant.threats import Anchored, Projectable
 
 
 class Status(IntEnum):
@@ -63,6 +64,12 @@ class Problem(Rows):
     rng: Rng
     index: Tensor  # the place of each row in the books
     desk: Desk
+
+    @cached_property
+    def project(self) -> Callable[[Inputs], Inputs]:
+        """To the nearest member of the threat model; what depends on x alone is worked out once for all steps."""
+        x, threat = self.x, self.threat
+        return threat.around(x) if isinstance(threat, Anchored) else lambda z: threat.project(z, x)
 
     def look(self, z: Inputs, loss: Loss, *, grad: bool = False) -> Look:
         """Visit the model at z: counted, judged, and kept where it is the best so far."""

@@ -25,7 +25,7 @@ class At(Rows):
 
 def climb(p: Problem, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
     """A step of steepest ascent, and back into the threat model."""
-    return p.threat.project(p.threat.move(z, g, rate), p.x)
+    return p.project(p.threat.move(z, g, rate))
 
 
 @final

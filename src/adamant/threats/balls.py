@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -49,8 +50,13 @@ class Linf(Ball):
         return _step(z, self._free(g).sign(), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
+        return self.around(x)(z)
+
+    def around(self, x: Inputs) -> Callable[[Inputs], Inputs]:
+        """`project` around this x, with ball and box met in one pair of bounds."""
         reach = self._reach(x)
-        return self._hold(z.clamp(x - reach, x + reach).clamp_(*self.box), x)
+        low, high = self.clip(x - reach), self.clip(x + reach)
+        return lambda z: self._hold(z.clamp(low, high), x)
 
     def _reach(self, x: Inputs) -> Tensor | float:
         """The budget less what rounding x + eps could add: the bound holds in exact arithmetic."""

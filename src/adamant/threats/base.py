@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, Self, runtime_checkable
 
 from adamant._types import Inputs, Mask, Scores
@@ -51,4 +52,13 @@ class Projectable(ThreatModel, Protocol):
 
     def at(self, eps: float) -> Self:
         """The same threat with another budget."""
+        ...
+
+
+@runtime_checkable
+class Anchored(Protocol):
+    """A set whose projection has a part that depends on x alone; many steps around one x need it only once."""
+
+    def around(self, x: Inputs) -> Callable[[Inputs], Inputs]:
+        """`project` around this x."""
         ...
