@@ -332,6 +332,19 @@ def test_validating_does_not_change_the_course(monkeypatch) -> None:
     assert last[f"{id(model)} 18"] == last[f"{id(other)} 18"]
 
 
+def test_averaging_watches_the_course_and_does_not_change_it() -> None:
+    ends: list[bytes] = []
+    for average in (None, EMA(0.9)):
+        model = network(norm=True)
+
+        def watch(step: int, steps: int, text: str, model=model) -> None:
+            if step == 18 and text.startswith("loss"):
+                ends.append(weights(model))
+
+        fit(job(recipes.madry(attack=QUICK, average=average), model, watch=watch))
+    assert ends[0] == ends[1]
+
+
 def test_patience_ends_a_run_that_does_not_get_better(monkeypatch) -> None:
     scores = iter([(0.5, 0.2), (0.5, 0.4), (0.5, 0.4), (0.5, 0.3), (0.5, 0.9)])
     monkeypatch.setitem(fit_job.__globals__, "validate", lambda j: next(scores))
