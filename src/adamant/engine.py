@@ -7,7 +7,7 @@ they are all here, so that one mend reaches every attack.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
@@ -195,6 +195,13 @@ def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False)
                     b.copy_(value)
 
 
+def _precision(device: torch.device, *, low: bool) -> AbstractContextManager[Any]:
+    """bfloat16 where it is wanted, else none of it, whatever surrounds the engine; nothing to switch costs nothing."""
+    if low or torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, torch.bfloat16, enabled=low)
+    return nullcontext()
+
+
 @final
 @dataclass(frozen=True)
 class Caller:
@@ -209,10 +216,7 @@ class Caller:
             z = torch.cat([z, z[:1].expand(spare, *z.shape[1:])])
         if self.settings.channels_last and z.ndim == 4:
             z = z.contiguous(memory_format=torch.channels_last)
-        if self.settings.autocast or torch.is_autocast_enabled(z.device.type):
-            with torch.autocast(z.device.type, torch.bfloat16, enabled=self.settings.autocast):
-                logits = self.raw(z)
-        else:
+        with _precision(z.device, low=self.settings.autocast):
             logits = self.raw(z)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return logits[:n] if spare else logits  # an idle slice would cost the backward a copy
@@ -241,7 +245,7 @@ class Caller:
 
     def alone(self, z: Inputs) -> Logits:
         """Logits of each row asked by itself, in float32 (or float64), without autocast and without fill-up rows."""
-        with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
+        with torch.no_grad(), _precision(z.device, low=False):
             return torch.cat([self.raw(z[i : i + 1]) for i in range(len(z))])
 
 
