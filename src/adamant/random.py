@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -88,9 +89,15 @@ class Rng(Rows):
         return self.uniform(*shape, dtype=torch.float64).mul_(high).long()
 
 
+@lru_cache(maxsize=4)
 def permutation(n: int, seed: int, reason: int | str) -> Tensor:
-    """A random order of 0..n-1."""
+    """A random order of 0..n-1; the caller must not write into it."""
     return Rng.of(seed, n).fold(reason).key.argsort(stable=True)
+
+
+def blend(seed: int, step: int) -> int:
+    """One seed from two numbers, for code that draws from torch's own generators."""
+    return int(Rng.of(seed, torch.tensor([step])).key) & (2**63 - 1)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from adamant.batch import PerRow
 from adamant.engine import Settings, Status, run, untouched
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
-from adamant.random import Rng, permutation, sealed
+from adamant.random import Rng, blend, permutation, sealed
 from adamant.threats import Projectable
 from adamant.training import checkpoint
 from adamant.training.checkpoint import Progress
@@ -130,12 +130,14 @@ def _step(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> flo
     x, y = _placed(job, rows)
     rng = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step)
     threat = _scaled(job.threat, recipe.eps(done))
-    with untouched(model, seed=step):  # the attack sees the model in eval mode, with its weights frozen
+    with untouched(
+        model, seed=blend(job.seed, step)
+    ):  # the attack sees the model in eval mode, with its weights frozen
         views = recipe.inner(model, Batch(x, y, rows.to(x.device), rng), threat, progress.memory)
     for group in optimizer.param_groups:
         group["lr"] = job.plan.optimizer.rate * job.plan.shape(done)
     model.train()
-    with sealed(hash((job.seed, step))):
+    with sealed(blend(job.seed, step)):
         loss = recipe.outer(Views({"clean": x, **views}, y, model)).mean()
         if job.plan.l1:
             loss = loss + job.plan.l1 * sum(p.abs().sum() for p in model.parameters() if p.ndim > 1)
@@ -175,7 +177,7 @@ def _refresh(job: Job, progress: Progress) -> None:
     x, y = _placed(job, everything)
     rng = Rng.of(job.seed, everything).to(x.device).fold("refresh").fold(progress.step)
     threat = _scaled(job.threat, job.recipe.eps(progress.step / job.steps))
-    with untouched(job.model, seed=progress.step):
+    with untouched(job.model, seed=blend(job.seed, progress.step)):
         job.recipe.inner.refresh(job.model, x, y, threat, rng, progress.memory)
 
 
