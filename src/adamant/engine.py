@@ -372,8 +372,8 @@ def perturb(attack: Attack, model: nn.Module, x: Inputs, goal: Goal, threat: Pro
     No verdicts, no early stop and no last look, so PGD(steps=k) costs k forwards and k backwards.
     The caller holds the model `untouched`.
     """
-    nothing = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    desk = Desk(Caller(unwrapped(model), Settings(lanes=1)), x, nothing, None)
+    settled = torch.ones(len(x), dtype=torch.bool, device=x.device)  # so no look is judged, kept or counted
+    desk = Desk(Caller(unwrapped(model), Settings(lanes=1)), x, settled, None)
     p = Problem(x, goal, goal, threat, WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     return _drive(attack, p, last_look=False, drop=False).z.detach()
 
