@@ -130,11 +130,13 @@ def read_config(path: Path) -> dict[str, Any]:
 
     path = path / "config.toml" if path.is_dir() else path
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"The configuration {path} cannot be read: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RunError(f"{path} is no valid TOML: {error}.") from error
+        raise RunError(
+            f"The configuration {path} cannot be read: {error.strerror}; give a config.toml, or a folder with one."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is no valid TOML ({error}): give the config.toml of an earlier run.") from error
 
 
 def command_line() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from adamant import runs
 from adamant.cli import words
-from adamant.cli.common import Source
+from adamant.cli.common import Source, at_least_one
 from adamant.data import DataSet, load_data
 from adamant.engine import Caller, Settings, Status, run, untouched
 from adamant.errors import InputError
@@ -50,10 +51,12 @@ class Attack(Source):
 
     def run(self) -> int:
         """Attack and write what came of it."""
+        at_least_one(max_looks=self.max_looks, classes=self.classes)
         attack, threat, access = words.attack(self.attack), words.threat(self.threat), words.sight(self.access)
-        folder = make_folder(Path(self.out))
         if (self.input is None) == (self.data is None):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
+        self.check_device()
+        folder = make_folder(Path(self.out))
         data = (
             self._picture()
             if self.input
@@ -94,6 +97,8 @@ class Attack(Source):
         return 0
 
     def _picture(self) -> DataSet:
+        if not Path(str(self.input)).is_file():
+            raise InputError(f"There is no picture {self.input}: give --input the path of one picture file.")
         if self.label is None:
             raise InputError(f"Which class does {self.input} show? Give --label.")
         data = load_data(str(self.input), label=self.label, size=self.size)
@@ -102,7 +107,7 @@ class Attack(Source):
         return data
 
     def _tell(self, d: dict[str, Any], folder: Path) -> None:
-        say = self.console.print
+        say = partial(self.console.print, soft_wrap=True)
         broken = f"{d['success_rate']:.1%} of the rows that the model had right were broken"
         say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {broken}.")
         if "before" in d:

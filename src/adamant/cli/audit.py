@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from rich.table import Table
 
 from adamant import runs
 from adamant.batch import PerRow
 from adamant.cli import words
-from adamant.cli.common import Source, percent
+from adamant.cli.common import Source, at_least_one, percent
 from adamant.engine import Settings
 from adamant.errors import InputError
 from adamant.evaluation import Order, audit
@@ -19,7 +19,7 @@ from adamant.files import make_folder
 from adamant.models import as_logits
 
 # What does not decide the rows is no part of the configuration of a run.
-_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "name")
+_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class Audit(Source):
     """Search in bfloat16; every success is still judged in float32."""
     batch_size: int | None = None
     """Chosen by itself; does not change the result."""
+    chunk: int = 512
+    """So many rows are finished and saved together; does not change the result."""
     name: str | None = None
     """What the report calls the model."""
     out: str = "runs/audit"
@@ -55,6 +57,7 @@ class Audit(Source):
         """Audit, print a table, and leave the run folder."""
         if self.config:
             return _from_config(self).run()
+        at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk)
         threat, suite, access = (
             words.threat(self.threat or _missing()),
             words.suite(self.suite),
@@ -78,6 +81,7 @@ class Audit(Source):
                 access=access,
                 seed=self.seed,
                 curve=self.curve,
+                chunk=self.chunk,
                 settings=settings,
                 watch=tell,
             )
@@ -92,8 +96,8 @@ class Audit(Source):
         self.say(result)
         self.console.print(table([result]))
         for warning in result["warnings"]:
-            self.console.print(f"[bold red]Warning[/]: {warning}")
-        self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}")
+            self.console.print(f"Warning: {warning}", style="bold red", soft_wrap=True)
+        self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}", soft_wrap=True)
         return 0
 
     def settings_as_config(self) -> dict[str, Any]:
@@ -108,13 +112,27 @@ def _missing() -> str:
 
 def _from_config(asked: Audit) -> Audit:
     held = runs.read_config(Path(str(asked.config)))
-    if held.pop("command", None) != "audit":
-        raise InputError(f"{asked.config} is not the configuration of an audit.")
-    known = {f.name for f in fields(Audit)}
-    if odd := [k for k in held if k not in known]:
-        raise InputError(f"{asked.config} says {', '.join(odd)}, which no audit knows.")
+    if (command := held.pop("command", None)) != "audit":
+        raise InputError(f"{asked.config} says command = {command!r}: give the config.toml of an adamant audit.")
+    kinds = get_type_hints(Audit)
+    if odd := [k for k in held if k not in kinds or k in _NOT_CONFIG]:
+        raise InputError(f"{asked.config} says {', '.join(odd)}, which no audit reads there: delete it.")
     held = {k: tuple(v) if isinstance(v, list) else v for k, v in held.items()}
+    for name, value in held.items():
+        if not words.fits(value, kinds[name]):
+            raise InputError(f"{asked.config} says {name} = {value!r}, which is not what an audit reads there.")
+    plain = Audit()
+    both = [f.name for f in fields(Audit) if f.name not in _NOT_CONFIG and _given(asked, plain, f.name)]
+    if both:
+        raise InputError(
+            f"--config says everything that decides the rows, and you also give {', '.join(both)}: leave that out, or "
+            f"change it in a copy of {asked.config}."
+        )
     return replace(asked, **held, config=None)
+
+
+def _given(asked: Audit, plain: Audit, name: str) -> bool:
+    return getattr(asked, name) != getattr(plain, name)
 
 
 def table(results: list[dict[str, Any]]) -> Table:

@@ -37,23 +37,24 @@ class Common:
 
     @property
     def console(self) -> Console:
-        """Standard output, or nothing where only JSON may go."""
-        return Console(quiet=self.json, highlight=False)
+        """Standard output, or nothing where only JSON may go; a path like [a]:x: is printed as it is."""
+        return Console(quiet=self.json, highlight=False, markup=False, emoji=False)
 
     def say(self, document: Mapping[str, Any]) -> None:
         """Print the JSON document, where it was asked for."""
         if self.json:
-            Console(highlight=False, soft_wrap=True).print_json(json.dumps(document))
+            Console(highlight=False, soft_wrap=True, emoji=False).print_json(json.dumps(document))
 
     def check_device(self) -> None:
-        """Raise InputError for a device that is not there."""
+        """Raise InputError for a device that is not there, or that computes nothing."""
         if self.device is None or self.device == "cpu":
             return
         try:
-            torch.empty(1, device=self.device)
+            torch.ones(1, device=self.device).item()
         except (RuntimeError, AssertionError) as error:
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
             raise InputError(
-                f"The device {self.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu."
+                f"The device {self.device!r} cannot be used ({why.rstrip('.')[:200]}): use --device cpu."
             ) from None
 
     @contextmanager
@@ -120,6 +121,13 @@ class Source(Common):
             std=self.std,
         )
         return model.to(self.device) if self.device else model
+
+
+def at_least_one(**settings: int | None) -> None:
+    """Raise InputError for a number of something that is below one."""
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give a whole number from 1 on.")
 
 
 def percent(figure: Mapping[str, Any]) -> str:

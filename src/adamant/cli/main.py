@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from adamant.errors import AdamantError
+from adamant.cli.mistakes import check_command, sentence
+from adamant.errors import AdamantError, InputError
 
 
-def _commands() -> Any:
+def _members() -> dict[str, Any]:
     from adamant.cli.attack import Attack
     from adamant.cli.audit import Audit
     from adamant.cli.demo import Demo
@@ -22,11 +27,41 @@ def _commands() -> Any:
     from adamant.cli.train import Train
 
     members = (Demo, Audit, Attack, Train, Report, Attacks, Threats, Recipes, Models)
+    return {member.__name__.lower(): member for member in members}
+
+
+def _read(args: list[str]) -> Any:
+    """The command that the words ask for; raises InputError for words that make none."""
+    members = _members()
+    check_command(args, list(members))
     union: Any = None
-    for member in members:
-        named = Annotated[member, tyro.conf.subcommand(member.__name__.lower())]
+    for name, member in members.items():
+        named = Annotated[member, tyro.conf.subcommand(name)]
         union = named if union is None else union | named
-    return union
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                union, prog="adamant", args=args, config=(tyro.conf.FlagCreatePairsOff,),
+                description="Find out what it takes to change a model's mind, then make the model adamant.",
+            )  # fmt: skip
+    except SystemExit as leave:
+        if leave.code in (None, 0):
+            raise
+        raise InputError(sentence(said.getvalue(), args[0])) from None
+
+
+@contextmanager
+def _polite_kill() -> Generator[None]:
+    """Inside, SIGTERM is a Ctrl-C: what is finished is kept. Only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -37,24 +72,23 @@ def main(args: list[str] | None = None) -> None:
 
         Console(highlight=False).print(f"adamant {adamant.__version__}")
         sys.exit(0)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C: what is finished is kept
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    command: Any = None
     try:
-        command = tyro.cli(
-            _commands(), prog="adamant", args=args, config=(tyro.conf.FlagCreatePairsOff,),
-            description="Find out what it takes to change a model's mind, then make the model adamant.",
-        )  # fmt: skip
-        sys.exit(command.run())
+        with _polite_kill():
+            command = _read(args)
+            code = command.run()
     except AdamantError as error:
         if os.environ.get("ADAMANT_DEBUG"):
             raise
-        errors.print(f"adamant: {error}", style="red", markup=False)
-        sys.exit(2)
+        errors.print(f"adamant: {' '.join(str(error).split())}", style="red")
+        code = 2
     except KeyboardInterrupt:
-        errors.print(
-            "adamant: stopped. What was finished is kept; the same command with --resume goes on.", markup=False
-        )
-        sys.exit(130)
+        goes_on = hasattr(command, "resume")
+        kept = "What was finished is kept; the same command with --resume goes on."
+        errors.print(f"adamant: stopped. {kept if goes_on else 'Start it again when you like.'}")
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

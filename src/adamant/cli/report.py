@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,9 +22,15 @@ class Report:
     out: str = "runs/report.html"
     """The page."""
     title: str | None = None
+    """What stands at its top."""
+    json: bool = False
+    """Print one JSON document and nothing else."""
 
     def run(self) -> int:
         """Write the page."""
         page = write_page([Path(f) for f in self.folders], Path(self.out), title=self.title)
-        Console(highlight=False).print(f"Report: {page}")
+        if self.json:
+            Console(soft_wrap=True, emoji=False).print_json(json.dumps({"report": str(page)}))
+        else:
+            Console(highlight=False, soft_wrap=True, markup=False, emoji=False).print(f"Report: {page}")
         return 0

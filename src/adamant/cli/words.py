@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from adamant import access, attacks, losses, threats
 from adamant.attacks import starts
@@ -12,7 +15,7 @@ from adamant.engine import Attack, Composite
 from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
-from adamant.threats import Projectable
+from adamant.threats import L0, Projectable
 from adamant.training import Plan, Recipe, average, inner, knobs, outer, plan, recipes
 from adamant.values import brief, read
 
@@ -34,17 +37,23 @@ OPTIMIZERS: Words = _named(tuple(m for m in plan.CATALOGUE if m is not Plan))
 
 def threat(text: str) -> Projectable:
     """`linf:8/255` or `Linf(8/255, mask=...)`."""
-    return _expect(read(text, {**THREATS, **PARTS}, kind="threat model"), THREATS, text, "threat model")
+    made = _expect(read(text, {**THREATS, **PARTS}, kind="threat model"), THREATS, text, "threat model")
+    eps = getattr(made, "eps", None)
+    if isinstance(eps, (bool, int, float)) and (isinstance(eps, bool) or not math.isfinite(eps)):
+        raise InputError(f"The budget of {text!r} is {eps}: give a finite number, such as linf:8/255.")
+    if isinstance(made, L0) and isinstance(eps, (int, float)) and eps < 1:
+        raise InputError(f"The budget of {text!r} is {eps:g} entries: give the number of entries that may change.")
+    return _sound(made, text)
 
 
 def attack(text: str) -> Attack | Composite:
     """`PGD(steps=40, loss=DLR())`."""
-    return _expect(read(text, {**ATTACKS, **PARTS}, kind="attack"), ATTACKS, text, "attack")
+    return _sound(_expect(read(text, {**ATTACKS, **PARTS}, kind="attack"), ATTACKS, text, "attack"), text)
 
 
 def sight(text: str) -> access.Access:
     """`NES(n=100)`."""
-    return read(text, ACCESS, kind="access")
+    return _sound(_expect(read(text, ACCESS, kind="access"), ACCESS, text, "access"), text)
 
 
 def recipe(text: str) -> Recipe:
@@ -52,12 +61,12 @@ def recipe(text: str) -> Recipe:
     made = read(text, {**RECIPES, **_TRAINING, **ATTACKS, **PARTS}, kind="recipe")
     if not isinstance(made, Recipe):
         raise InputError(f"{text!r} is no recipe: choose among {', '.join(RECIPES)}.")
-    return made
+    return _sound(made, text)
 
 
 def optimizer(text: str) -> plan.Optimizer:
     """`SGD(rate=0.1)`."""
-    return read(text, OPTIMIZERS, kind="optimizer")
+    return _sound(_expect(read(text, OPTIMIZERS, kind="optimizer"), OPTIMIZERS, text, "optimizer"), text)
 
 
 def suite(text: str) -> Suite:
@@ -78,3 +87,52 @@ def _expect(value: Any, words: Words, text: str, kind: str) -> Any:
     if type(value) not in words.values():
         raise InputError(f"{text!r} is a {type(value).__name__}, not a {kind}: choose among {', '.join(words)}.")
     return value
+
+
+# Settings only store, so that what Python is given is Python's affair; what a person typed is checked here.
+_POSITIVE = ("steps", "n", "keep", "rate", "sigma")
+
+
+def _sound(value: Any, text: str) -> Any:
+    """The value, when each of its settings is of the kind that it asks for; else InputError names the first odd one."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, (type, Shared, PerRow)):
+        return value
+    kinds = get_type_hints(type(value))
+    for f in dataclasses.fields(value):
+        held = getattr(value, f.name)
+        odd = "" if fits(held, kinds[f.name]) else "not what belongs there"
+        if not odd and isinstance(held, float) and not math.isfinite(held):
+            odd = "not a finite number"
+        if not odd and f.name in _POSITIVE and isinstance(held, (int, float)) and not held > 0:
+            odd = "not above zero"
+        if not odd and held == () and f.default is dataclasses.MISSING:
+            odd = "empty"
+        if odd:
+            raise InputError(
+                f"The setting {f.name} of {type(value).__name__} in {text!r} is {held!r}, which is {odd}: "
+                "adamant attacks, threats and recipes show how each is written."
+            )
+        for part in held if isinstance(held, tuple) else (held,):
+            _sound(part, text)
+    return value
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value that was read is of the kind that an annotation asks for; what cannot be told passes."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        wanted = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(wanted) and all(map(fits, value, wanted))
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(kind, type):
+        return True
+    if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
+        return dataclasses.is_dataclass(value)
+    return isinstance(value, kind)
