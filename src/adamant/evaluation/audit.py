@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -64,8 +65,9 @@ class Order:
     def identity(self) -> str:
         """What must be the same for an audit to be continued."""
         quiet = replace(self.settings, batch_size=None, watch=None)
-        parts = (self.threat, self.suite.attacks, self.access, self.seed, self.curve, self.chunk, quiet)
-        return " | ".join(map(repr, parts))
+        parts = (self.threat, self.suite.attacks, self.access, quiet)
+        numbers = f"seed {self.seed} | curve {self.curve} | chunks of {self.chunk} rows"
+        return " | ".join((*map(repr, parts), numbers))
 
 
 @final
@@ -158,6 +160,11 @@ class Audit:
             )
         if spent := self._count("out_of_budget"):
             found.append(f"{spent} rows ran out of looks before the attacks were through: they may not be robust.")
+        if blind := max((s.blind for s in self.stages if s.eps is None), default=0):
+            found.append(
+                f"On {blind} rows the model returned NaN for everything that an attack tried. NaN never counts as a "
+                "success, so these rows stand, but nothing is known of them."
+            )
         gradient = [s for s in self.stages if s.eps is None and "RandomSearch" not in s.attack]
         search = [s for s in self.stages if s.eps is None and "RandomSearch" in s.attack]
         lucky = sum(s.broke for s in search)
@@ -180,7 +187,7 @@ def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = N
     if isinstance(getattr(order.threat, "eps", None), PerRow):
         order = replace(order, curve=False)
     order.threat.check(data.x)
-    parts = Parts(folder, order.identity, resume=resume)
+    parts = Parts(folder, _identity(order, model, data) if folder else "", resume=resume)
     for number, at in enumerate(range(0, n, order.chunk)):
         if number not in parts:
             rows = torch.arange(at, min(at + order.chunk, n))
@@ -188,6 +195,21 @@ def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = N
         _tell(order, min(at + order.chunk, n), n)
     rows, broken, stages = parts.merged()
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
+
+
+def _identity(order: Order, model: nn.Module, data: Data) -> str:
+    """What must be the same for an audit to be continued: its order, the data, and the weights of the model."""
+    state = unwrapped(model).state_dict()
+    weights = _digest([v for v in state.values() if isinstance(v, Tensor)])
+    inputs = f"{len(data.y)} rows, sha256 {_digest([data.x, data.y, data.rows])}"
+    return f"{order.identity} | the data of {inputs} | {type(model).__name__}, weights of sha256 {weights}"
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for held in tensors:
+        digest.update(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def _tell(order: Order, done: int, rows: int) -> None:

@@ -55,6 +55,7 @@ class Stage:
     backwards: int
     checks: int
     seconds: float
+    blind: int = 0  # rows on which the model answered every look with NaN
 
     @staticmethod
     def of(attack: Attack | Composite, eps: float | None, out: Outcome, seconds: float) -> Stage:
@@ -67,6 +68,7 @@ class Stage:
             backwards=int(out.backwards.sum()),
             checks=int(out.checks.sum()),
             seconds=seconds,
+            blind=int((~out.broken & (out.loss == -torch.inf)).sum()),
         )
 
     @staticmethod
@@ -76,13 +78,13 @@ class Stage:
 
     def plus(self, other: Stage) -> Stage:
         """The same stage over more rows."""
-        sums = ("entered", "broke", "forwards", "backwards", "checks", "seconds")
+        sums = ("entered", "broke", "forwards", "backwards", "checks", "seconds", "blind")
         return replace(self, **{k: getattr(self, k) + getattr(other, k) for k in sums})
 
     def summary(self, rows: int) -> dict[str, Any]:
         """For result.json."""
         standing = self.entered - self.broke
-        facts = {k: v for k, v in asdict(self).items() if k not in ("eps", "seconds")}
+        facts = {k: v for k, v in asdict(self).items() if k not in ("eps", "seconds", "blind")}
         return {**facts, "standing": standing, "robust_accuracy": standing / rows, "seconds": round(self.seconds, 3)}
 
 
@@ -91,6 +93,14 @@ def source(attack: Attack | Composite) -> str:
     own = next((e.source for e in CATALOGUE if e.member is type(attack)), "")
     inner = getattr(attack, "attack", None)
     return f"{own}; {source(inner)}" if inner is not None else own
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """The first part in which two identities differ."""
+    for was, now in zip(theirs.split(" | "), ours.split(" | "), strict=False):
+        if was != now:
+            return f"It was made with {was}, this is {now}."
+    return "It was made by another version of adamant."
 
 
 @dataclass(frozen=True)
@@ -112,19 +122,21 @@ class Part:
 
     @classmethod
     def read(cls, path: Path, identity: str) -> Self:
-        """From such a file; raises RunError where it is of another audit."""
+        """From such a file; raises RunError where it is damaged or of another audit."""
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                facts = file.metadata()
+                facts = file.metadata() or {}
                 broken = {k: file.get_tensor(k) for k in ("row", "original", "adversarial")}
-        except (SafetensorError, OSError) as error:
+            theirs, columns = facts["identity"], json.loads(facts["columns"])
+            stages = tuple(Stage(**s) for s in json.loads(facts["stages"]))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} cannot be read ({error}): delete it, and it will be made again.") from error
-        if facts["identity"] != identity:
+        if theirs != identity:
             raise RunError(
-                f"The folder holds another audit:\n  it was  {facts['identity']}\n  this is {identity}\n"
-                "Give the same settings, or another --out."
+                f"{path.parent} holds the beginning of another audit. {_difference(theirs, identity)} "
+                "Give the same model, data and settings, or another --out."
             )
-        return cls(json.loads(facts["columns"]), broken, tuple(Stage(**s) for s in json.loads(facts["stages"])))
+        return cls(columns, broken, stages)
 
 
 class Parts:
@@ -134,11 +146,10 @@ class Parts:
         self.folder = make_folder(folder / "parts") if folder else None
         self.identity, self.seconds_before = identity, 0.0
         self._parts: dict[int, Part] = {}
-        if self.folder and not resume:
-            for old in self.folder.glob("*.safetensors"):
-                old.unlink()
-        elif self.folder:
-            for path in sorted(self.folder.glob("*.safetensors")):
+        # Of an earlier audit that is not continued; they go when this one has something to put in their place.
+        self._stale = [*self.folder.glob("*.safetensors")] if self.folder and not resume else []
+        if self.folder and resume:
+            for path in sorted(self.folder.glob("[0-9]*.safetensors")):
                 self._parts[int(path.stem)] = part = Part.read(path, identity)
                 self.seconds_before += sum(s.seconds for s in part.stages)
 
@@ -148,6 +159,8 @@ class Parts:
     def add(self, number: int, part: Part) -> None:
         """Keep a finished chunk."""
         self._parts[number] = part
+        while self._stale:
+            self._stale.pop().unlink(missing_ok=True)
         if self.folder:
             write_whole(self.folder / f"{number:06d}.safetensors", part.to_bytes(self.identity))
 
