@@ -55,7 +55,10 @@ def audit(
 ) -> evaluation.Audit:
     """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
     held = data if isinstance(data, DataSet) else _data_set(*data)
-    logits, notes = as_logits(model, held.x[:16])
+    if not len(held.y):
+        raise InputError("The data hold no rows: nothing can be audited.")
+    device = next((p.device for p in model.parameters()), held.x.device)
+    logits, notes = as_logits(model, held.x[:16].to(device))
     order = evaluation.Order(threat=threat, suite=suite, seed=seed, settings=settings or Settings())
     found = evaluation.audit(logits, held, order, folder=Path(out) if out else None)
     if out:
@@ -108,5 +111,5 @@ def _labels(name: str, values: Any, rows: int) -> Tensor:
 
 def _data_set(x: Tensor, y: Tensor) -> DataSet:
     y = _labels("y", y, len(x))
-    classes = tuple(str(i) for i in range(int(y.max()) + 1))
+    classes = tuple(str(i) for i in range(int(y.max()) + 1 if len(y) else 0))
     return DataSet(x=x, y=y, classes=classes, name="tensors", split="given", rows=torch.arange(len(y)), notes=())
