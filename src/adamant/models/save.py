@@ -31,7 +31,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: 
     net = _bare(model, architecture)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     _check_weights(net, architecture)
-    _write(path, safetensors.torch.save(tensors, metadata={KEY: to_json(architecture), "format": "pt"}))
+    # One entry only: safetensors writes several in an order of its own, and equal models are to be equal files.
+    _write(path, safetensors.torch.save(tensors, metadata={KEY: to_json(architecture)}))
 
 
 def _bare(model: nn.Module, architecture: Architecture) -> nn.Module:
