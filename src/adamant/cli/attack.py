@@ -132,10 +132,11 @@ def _write_picture(
     largest = float(change.abs().max())
     factor = 0.5 / largest if largest else 1.0
     _save(folder / "perturbation.png", _to_bytes(0.5 + change * factor))
-    inside = bool(threat.contains(seen, data.x)[0])
-    size = float(threat.size(seen, data.x)[0])
+    inside, size = _measured(threat, torch.from_numpy(saved).permute(2, 0, 1)[None], (data.x * 255).round())
     fooled, was = bool(goal.reached(after)[0]), bool(goal.reached(exact)[0])
-    if fooled and inside:
+    if bool(goal.reached(before)[0]):
+        verdict = "The model answers so before any attack: there is nothing to break, and the picture is unchanged."
+    elif fooled and inside:
         verdict = f"The saved picture fools the model and stays inside the threat model (size {size:.6g})."
     elif fooled:
         verdict = (
@@ -145,7 +146,7 @@ def _write_picture(
     elif was:
         verdict = (
             "Rounding to 8 bits UNDID the attack: the exact tensor fools the model, the saved picture does not. "
-            "Try more steps, or a larger budget."
+            "Try a larger budget: a change of less than half a grey level is rounded away."
         )
     else:
         verdict = "The attack did not succeed: the saved picture is its best try."
@@ -153,6 +154,17 @@ def _write_picture(
         "before": _prediction(before), "after_exact": _prediction(exact), "after": _prediction(after), "size": size,
         "saved_fools": fooled, "saved_inside": inside, "amplified": factor, "verdict": verdict,
     }  # fmt: skip
+
+
+def _measured(threat: Projectable, saved: Tensor, original: Tensor) -> tuple[bool, float]:
+    """Whether a picture is inside the threat model, and its size, from whole grey levels (1 c h w).
+
+    In float32, 51/255 apart can be a hair more than 0.2; here it is 0.2, as a person counts.
+    """
+    z, x = saved.double() / 255, original.double() / 255
+    eps = getattr(threat, "eps", None)
+    allowed = threat.at(eps * (1 + 1e-9)) if isinstance(eps, (int, float)) else threat
+    return bool(allowed.contains(z, x)[0]), float(threat.size(z, x)[0])
 
 
 def _prediction(logits: Tensor) -> dict[str, Any]:

@@ -91,6 +91,11 @@ def _expect(value: Any, words: Words, text: str, kind: str) -> Any:
 
 # Settings only store, so that what Python is given is Python's affair; what a person typed is checked here.
 _POSITIVE = ("steps", "n", "keep", "rate", "sigma")
+# Protocols of one call look alike: whoever is in the catalogue is meant.
+_MEMBERS: dict[type, tuple[Any, ...]] = {
+    losses.Loss: losses.CATALOGUE, starts.Start: starts.CATALOGUE, knobs.Knob: knobs.CATALOGUE,
+    inner.Inner: inner.CATALOGUE, outer.Outer: outer.CATALOGUE,
+}  # fmt: skip
 
 
 def _sound(value: Any, text: str) -> Any:
@@ -133,6 +138,8 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if not isinstance(kind, type):
         return True
+    if kind in _MEMBERS:
+        return type(value) in _MEMBERS[kind]
     if getattr(kind, "_is_protocol", False) and not getattr(kind, "_is_runtime_protocol", False):
         return dataclasses.is_dataclass(value)
     return isinstance(value, kind)
