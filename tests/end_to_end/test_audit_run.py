@@ -1,0 +1,217 @@
+"""An audit from the command line: its files, its evidence, and the same bytes whatever happens on the way."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from adamant.report import schema
+
+from .conftest import command, contents, started
+
+TABLES = ("rows.parquet", "adversarial.safetensors")
+
+
+def plain(folder):
+    """The small network of a training run, built and filled with torch alone."""
+    net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 9, 10))
+    net.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    return net.eval()
+
+
+def fits(value, rule, root):
+    """Whether a value is what a JSON Schema asks for; the words that ours uses."""
+    if "$ref" in rule and not fits(value, root["$defs"][rule["$ref"].rpartition("/")[2]], root):
+        return False
+    if "const" in rule and value != rule["const"]:
+        return False
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+    asked = rule.get("type", [])
+    asked = [asked] if isinstance(asked, str) else asked
+    if asked and not any(isinstance(value, kinds[k]) for k in asked):
+        return False
+    if isinstance(value, (int, float)) and not rule.get("minimum", value) <= value <= rule.get("maximum", value):
+        return False
+    if isinstance(value, list):
+        return all(fits(v, rule["items"], root) for v in value)
+    if isinstance(value, dict) and "properties" in rule:
+        there = all(fits(v, rule["properties"].get(k, {}), root) for k, v in value.items())
+        return there and set(rule["required"]) <= set(value)
+    return True
+
+
+def test_files_are_there_and_parse(audited):
+    folder, _ = audited
+    names = {"config.toml", "result.json", "rows.parquet", "adversarial.safetensors", "report.html"}
+    assert set(contents(folder)) == names
+    assert not (folder / "parts").exists()
+    result = json.loads((folder / "result.json").read_text())
+    assert [fits(result, rule, schema()) for rule in schema()["oneOf"]] == [True, False]
+    assert not fits({**result, "suite": 3}, schema()["oneOf"][0], schema())
+    assert result["name"] == "tiny"
+    rows = pq.read_table(folder / "rows.parquet").to_pylist()
+    assert len(rows) == 40
+    counted = {status: sum(r["status"] == status for r in rows) for status in result["statuses"]}
+    assert counted == result["statuses"]
+    assert result["robust"]["correct"] == counted["robust"]
+    assert result["clean"]["correct"] == 40 - counted["wrong_already"]
+    assert counted["broken"] > 3, "the network is too strong for this test to mean anything"
+
+
+def test_json_is_one_document_and_nothing_else(audited):
+    folder, said = audited
+    assert said.err == ""
+    assert json.loads(said.out) == json.loads((folder / "result.json").read_text())
+
+
+def test_every_broken_row_fools_the_plain_network_alone_and_within_eps(audited, trained):
+    folder, _ = audited
+    net = plain(trained)
+    kept = safetensors.torch.load_file(folder / "adversarial.safetensors")
+    rows = {r["row"]: r for r in pq.read_table(folder / "rows.parquet").to_pylist()}
+    broken = [r for r in rows.values() if r["status"] == "broken"]
+    assert sorted(kept["row"].tolist()) == sorted(r["row"] for r in broken)
+    for row, original, adversarial in zip(kept["row"].tolist(), kept["original"], kept["adversarial"], strict=True):
+        line = rows[row]
+        with torch.no_grad():
+            assert int(net(original[None]).argmax()) == line["label"] == line["clean_prediction"]
+            logits = net(adversarial[None])
+        assert int(logits.argmax()) == line["adversarial_prediction"] != line["label"]
+        assert float(logits.double().softmax(1).max()) == pytest.approx(line["adversarial_confidence"], abs=1e-5)
+        size = float((adversarial.double() - original.double()).abs().max())
+        assert size <= 0.1
+        assert size == line["size"]
+        assert adversarial.min() >= 0
+        assert adversarial.max() <= 1
+
+
+def test_config_runs_it_again_to_the_same_bytes(audited, here):
+    folder, _ = audited
+    said = command("audit", "--config", folder, "--out", here / "b", "--quiet")
+    assert said.code == 0, said.err
+    for name in (*TABLES, "config.toml"):
+        assert (folder / name).read_bytes() == (here / "b" / name).read_bytes()
+
+
+def test_batches_and_chunks_do_not_matter(trained, here):
+    words = ("--data", "digits", "--limit", 10, "--threat", "linf:0.1", "--suite", "PGD(steps=5)", "--quiet")
+    tables = {}
+    for size, chunk in ((1, 512), (7, 512), (256, 512), (256, 3)):
+        out = here / f"{size}-{chunk}"
+        more = ("--batch-size", size, "--chunk", chunk, "--out", out)
+        said = command("audit", trained / "model.safetensors", *words, *more)
+        assert said.code == 0, said.err
+        tables[size, chunk] = [(out / name).read_bytes() for name in TABLES]
+    assert all(held == tables[1, 512] for held in tables.values())
+
+
+def test_seed_matters(trained, here):
+    words = ("--data", "digits", "--limit", 10, "--threat", "linf:0.05", "--suite", "PGD(steps=3)", "--quiet")
+    for seed in (0, 1):
+        command("audit", trained / "model.safetensors", *words, "--seed", seed, "--out", here / str(seed))
+    assert (here / "0" / TABLES[1]).read_bytes() != (here / "1" / TABLES[1]).read_bytes()
+
+
+SLOWLY = ["audit", "odd_models:Slow", "--threat", "linf:0.02", "--suite", "PGD(steps=20)", "--quiet", "--chunk", "4"]
+
+
+def kill_at(number, parts, out, cwd, shelf):
+    """Start the audit, and send the signal when so many parts are on the disk."""
+    line = [*SLOWLY, "--data", str(shelf / "good.npz"), "--out", str(out)]
+    process = started(*line, cwd=cwd, path=shelf)
+    deadline = time.monotonic() + 60
+    while len(list((out / "parts").glob("0*.safetensors"))) < parts:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    said, err = process.communicate(timeout=60)
+    return process.returncode, said, err
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shelf, tmp_path_factory):
+    """The tables of the same audit without a kill."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "run"
+    said = command(*SLOWLY, "--data", shelf / "good.npz", "--out", out)
+    assert said.code == 0, said.err
+    return [(out / name).read_bytes() for name in TABLES]
+
+
+@pytest.mark.parametrize(("number", "parts"), [(signal.SIGKILL, 2), (signal.SIGTERM, 1), (signal.SIGINT, 3)])
+def test_killed_audit_goes_on_to_the_same_bytes(number, parts, shelf, here, uninterrupted):
+    out = here / "run"
+    code, said, err = kill_at(number, parts, out, here, shelf)
+    if number == signal.SIGKILL:
+        assert code == -number
+    else:
+        assert code == 130
+        assert err.startswith("adamant: stopped.")
+        assert "--resume" in err
+        assert err.count("\n") == 1
+        assert "Traceback" not in said + err
+    kept = contents(out)
+    assert len(kept) >= parts
+    assert "result.json" not in kept
+    finished = command(*SLOWLY, "--data", shelf / "good.npz", "--out", out, "--resume")
+    assert finished.code == 0, finished.err
+    assert [(out / name).read_bytes() for name in TABLES] == uninterrupted
+    assert not (out / "parts").exists()
+    rows = json.loads((out / "result.json").read_text())["data"]["rows"]
+    assert rows == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 2, 4, 5])
+def test_killed_twice(parts, shelf, here, uninterrupted):
+    out = here / "run"
+    kill_at(signal.SIGKILL, parts, out, here, shelf)
+    SLOWLY.append("--resume")
+    try:
+        kill_at(signal.SIGKILL, min(parts + 1, 5), out, here, shelf)
+    finally:
+        SLOWLY.remove("--resume")
+    assert command(*SLOWLY, "--data", shelf / "good.npz", "--out", out, "--resume").code == 0
+    assert [(out / name).read_bytes() for name in TABLES] == uninterrupted
+
+
+def test_a_command_that_cannot_go_on_does_not_promise_it(shelf, here):
+    """adamant attack has no --resume."""
+    line = ["attack", "odd_models:Slow", "--data", str(shelf / "good.npz"), "--threat", "linf:0.001"]
+    process = started(*line, "--attack", "PGD(steps=100000)", "--out", str(here / "a"), "--quiet", cwd=here, path=shelf)
+    deadline = time.monotonic() + 60
+    while not (here / "a").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith("adamant: stopped.")
+    assert "--resume" not in err
+
+
+def test_report_opens_in_a_browser(audited, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    folder, _ = audited
+    line = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    ran = subprocess.run([*line, (folder / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr[-500:]
+    text = re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", ran.stdout, flags=re.DOTALL)
+    result = json.loads((folder / "result.json").read_text())
+    for word in ("clean", "robust"):
+        share = result[word]["accuracy"] * 100
+        assert f"{share:.1f}" in text or f"{share:.0f} %" in text or f"{share:.0f}%" in text
+    assert "tiny" in text
+    assert "Linf(0.1)" in text
