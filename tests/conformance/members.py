@@ -36,7 +36,7 @@ MEMBERS = (
     Member(attack=PGD(steps=40), threats=(L1(1.5),), reach=1.3),
     Member(attack=PGD(steps=20, rate=0.15), threats=(L0(4),), reach=2.0),
     Member(attack=MIFGSM(steps=20), threats=BALLS, reach=1.5, random=False),
-    Member(attack=RandomSearch(steps=150), threats=ALL, access=ScoresOnly(), reach=3.0),
+    Member(attack=RandomSearch(steps=100), threats=ALL, access=ScoresOnly(), reach=4.0),
     Member(attack=Restarts(PGD(steps=10, rate=0.25), 2), threats=BALLS, reach=1.5),
     Member(attack=EachTarget(PGD(steps=10, rate=0.25, loss=Margin()), 2), threats=BALLS, targeted=False, reach=1.5),
     Member(attack=Union(FGSM(), PGD(steps=10, rate=0.25)), threats=BALLS, reach=1.5, random=False),
