@@ -126,7 +126,11 @@ def command(*args: object) -> Said:
 def started(*args: object, cwd: Path, path: Path) -> "subprocess.Popen[str]":
     """adamant ARGS in a process of its own."""
     words = [sys.executable, "-m", "adamant.cli.main", *map(str, args)]
-    env = {**os.environ, "PYTHONPATH": str(path), "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

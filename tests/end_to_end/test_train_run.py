@@ -125,8 +125,7 @@ def test_killed_training_goes_on_to_the_same_weights(shelf, here, uninterrupted)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("number", "seed"), [(signal.SIGKILL, 1), (signal.SIGTERM, 2), (signal.SIGINT, 3)])
 def test_killed_in_every_way(number, seed, shelf, here, uninterrupted):
     out, code, err = killed(number, seed, here, shelf)
     if number != signal.SIGKILL:
