@@ -292,7 +292,7 @@ def test_audit_that_was_stopped_goes_on(shelf, begun, here):
         ({"seed": 1}, "seed 1"),
         ({"suite": "PGD(steps=3)"}, "steps=3"),
         ({"chunk": 4}, "chunks of 4"),
-        ({"model": "odd_models:Other"}, "weights of"),
+        ({"model": "odd_models:turned"}, "weights of"),
         ({"data": "two.npz"}, "the data of"),
         ({"limit": 20}, "20 rows"),
     ],
