@@ -68,6 +68,7 @@ def audit(
             model=runs.facts_of_model(name, model, notes),
             config={"command": "am.audit", "threat": repr(threat), "suite": suite.name, "seed": seed},
             command=runs.command_line(),
+            device=runs.device_of(model),
         )
         runs.write_audit(Path(out), found, held, story)
     return found

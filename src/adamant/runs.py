@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -37,9 +36,10 @@ class Story:
     model: Config
     config: Config
     command: str
+    device: torch.device
 
 
-def provenance(command: str, device: str) -> dict[str, Any]:
+def provenance(command: str, device: torch.device) -> dict[str, Any]:
     """Versions, machine, date and the command: what a reviewer needs to run it again."""
     return {
         "command": command,
@@ -47,10 +47,14 @@ def provenance(command: str, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
-        "device": device if device == "cpu" else f"{device} ({torch.cuda.get_device_name()})",
+        "device": f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
     }
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model is."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def facts_of_model(spec: str, model: nn.Module, notes: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def write_audit(folder: Path, audit: Audit, data: DataSet, story: Story) -> dict
         "model": story.model,
         "data": facts_of_data(data),
         **audit.summary(),
-        "provenance": provenance(story.command, audit.order.settings.device or "cpu"),
+        "provenance": provenance(story.command, story.device),
     }
     _write(folder, story.config, result)
     write_tables(folder, audit.rows, audit.broken)
@@ -109,9 +113,8 @@ def write_training(folder: Path, job: Job, report: Report, data: DataSet, story:
         "epochs": list(report.epochs),
         "best_epoch": report.best_epoch,
         "validation_rows": min(len(job.validation.y), job.plan.select_rows),
-        "steps": report.steps,
         "seconds": round(report.seconds, 3),
-        "provenance": provenance(story.command, str(next(job.model.parameters()).device)),
+        "provenance": provenance(story.command, story.device),
     }
     _write(folder, story.config, result)
     write_page([folder], folder / "report.html")

@@ -63,7 +63,7 @@ class Attack(Source):
             else load_data(str(self.data), split=self.split, limit=self.limit, data_dir=self.data_dir)
         )
         raw = self.load_model(data)
-        device = next((p.device for p in raw.parameters()), torch.device("cpu"))
+        device = runs.device_of(raw)
         model, notes = as_logits(raw, data.x[:16].to(device))
         goal = Untargeted(data.y) if self.target is None else Targeted(data.y, torch.full_like(data.y, self.target))
         # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
@@ -90,7 +90,7 @@ class Attack(Source):
             write_whole(
                 folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in kept.items()})
             )
-        document["provenance"] = runs.provenance(runs.command_line(), str(device))
+        document["provenance"] = runs.provenance(runs.command_line(), device)
         write_whole(folder / "result.json", json.dumps(document, indent=1) + "\n")
         self.say(document)
         self._tell(document, folder)
@@ -123,7 +123,7 @@ def _write_picture(
     """Save as bytes, and judge what was saved: that is the picture that anybody will see."""
     saved = _to_bytes(x_adv[0])
     seen = torch.from_numpy(saved).permute(2, 0, 1).float().div(255)[None]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = runs.device_of(model)
     with untouched(model):
         caller = Caller(model, Settings(lanes=1))
         before, exact, after = (caller.alone(v.to(device)).cpu() for v in (data.x, x_adv, seen))
@@ -141,7 +141,7 @@ def _write_picture(
     elif fooled:
         verdict = (
             "The saved picture fools the model, but rounding to 8 bits carried it out of the threat model "
-            f"(size {size:.6g}): use a budget that is a multiple of 1/255."
+            f"(size {size:.6g}, {brief(threat)}): use a budget that is a multiple of 1/255."
         )
     elif was:
         verdict = (

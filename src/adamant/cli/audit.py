@@ -69,7 +69,7 @@ class Audit(Source):
             )
         folder = make_folder(Path(self.out))
         raw, data = self.load()
-        model, notes = as_logits(raw, data.x[:16].to(next((p.device for p in raw.parameters()), "cpu")))
+        model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         settings = Settings(
             batch_size=self.batch_size, max_looks=self.max_looks, device=self.device,
             channels_last=self.channels_last, autocast=self.autocast,
@@ -91,6 +91,7 @@ class Audit(Source):
             model=runs.facts_of_model(str(self.model), raw, notes),
             config=self.settings_as_config(),
             command=runs.command_line(),
+            device=runs.device_of(raw),
         )
         result = runs.write_audit(folder, found, data, story)
         self.say(result)

@@ -90,6 +90,7 @@ class Demo(Common):
             model=runs.facts_of_model(f"zoo:{NETWORK}", model),
             config={"command": "demo", "seed": self.seed},
             command=runs.command_line(),
+            device=runs.device_of(model),
         )
         with self.progress(name, "steps") as tell:
             job = Job(

@@ -56,7 +56,7 @@ class Train(Source):
         folder = make_folder(Path(self.out))
         raw, data = self.load()
         validation = load_data(str(self.data), split="val", data_dir=self.data_dir)
-        model, notes = as_logits(raw, data.x[:16].to(next((p.device for p in raw.parameters()), "cpu")))
+        model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         self.console.print(recipe.explain())
         with self.progress("train", "steps") as tell:
             job = Job(
@@ -77,6 +77,7 @@ class Train(Source):
             model=runs.facts_of_model(str(self.model), raw, notes),
             config={"command": "train", **{k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}},
             command=runs.command_line(),
+            device=runs.device_of(raw),
         )
         result = runs.write_training(folder, job, report, data, story)
         self.say(result)

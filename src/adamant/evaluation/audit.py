@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs
-from adamant.access import Access, WhiteBox
-from adamant.attacks import PGD
+from adamant.access import Access, Sight, WhiteBox
+from adamant.attacks import PGD, RandomSearch
 from adamant.batch import PerRow, take
 from adamant.engine import Attack, Caller, Composite, Outcome, Settings, Status, run, untouched, unwrapped
 from adamant.errors import InputError
@@ -29,6 +29,7 @@ from adamant.values import brief
 
 # The curve between the audited budgets is drawn by one attack; at the audited budget the whole suite speaks.
 CURVE: Attack = PGD(steps=20, loss=Margin())
+CURVE_WITHOUT_GRADIENTS: Attack = RandomSearch(steps=200)
 GRID = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the audited budget
 
 
@@ -130,7 +131,7 @@ class Audit:
         reached = [e for e in self.rows["curve_eps"] if e is not None]
         grid = _grid(self.order) if self.order.curve else [eps]
         for at in grid:
-            by = self.order.suite.name if at == eps else brief(CURVE)
+            by = self.order.suite.name if at == eps else brief(_curve_attack(self.order))
             points.append({"eps": at, **share(right - sum(e <= at for e in reached), n), "attack": by})
         return points
 
@@ -228,7 +229,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     eps = _eps(order.threat)
     if order.curve and eps is not None:
         # Sets that contain each other: only what broke at eps can break below it, only what stands can break above.
-        plan += [(CURVE, e) for e in _grid(order) if e != eps]
+        plan += [(_curve_attack(order), e) for e in _grid(order) if e != eps]
     for i, (attack, at) in enumerate(plan):
         todo = books.todo(at, eps)
         stage_began = time.monotonic()
@@ -347,6 +348,10 @@ class _Books:
 def _eps(threat: Projectable) -> float | None:
     eps = getattr(threat, "eps", None)
     return float(eps) if isinstance(eps, (int, float)) else None
+
+
+def _curve_attack(order: Order) -> Attack:
+    return CURVE if order.access.gives == Sight.GRADIENT else CURVE_WITHOUT_GRADIENTS
 
 
 def _grid(order: Order) -> list[float]:
