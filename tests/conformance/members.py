@@ -40,7 +40,7 @@ MEMBERS = (
     Member(attack=Restarts(PGD(steps=10, rate=0.25), 2), threats=BALLS, reach=1.5),
     Member(attack=EachTarget(PGD(steps=10, rate=0.25, loss=Margin()), 2), threats=BALLS, targeted=False, reach=1.5),
     Member(attack=Union(FGSM(), PGD(steps=10, rate=0.25)), threats=BALLS, reach=1.5, random=False),
-    Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=NES(n=20), reach=5.0),
-    Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=SPSA(n=20), reach=5.0),
+    Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=NES(n=40), reach=5.0),
+    Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=SPSA(n=40), reach=5.0),
     Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=EOT(n=2), reach=1.5),
 )

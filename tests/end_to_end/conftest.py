@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -132,7 +133,9 @@ def started(*args: object, cwd: Path, path: Path) -> "subprocess.Popen[str]":
         "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.Popen(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -204,3 +207,8 @@ def audited(trained, tmp_path_factory):
     said = command("audit", trained / "model.safetensors", *words, "--out", folder, "--json")
     assert said.code == 0, said.err
     return folder, said
+
+
+def _interruptible() -> None:
+    """A test run in the background ignores SIGINT, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

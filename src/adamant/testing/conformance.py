@@ -187,7 +187,7 @@ def _critical(threat: Projectable, targeted: bool, dtype: torch.dtype, shape: tu
         return torch.where(fell.any(1), counts[fell.double().argmax(1)].double(), torch.inf)
     low, high = torch.zeros(len(x), dtype=torch.float64), torch.full((len(x),), 64.0, dtype=torch.float64)
     never = ~falls(64.0)
-    for _ in range(24):
+    for _ in range(44):
         middle = (low + high) / 2
         fell = falls(middle)
         low, high = torch.where(fell, low, middle), torch.where(fell, middle, high)

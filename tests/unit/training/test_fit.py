@@ -14,7 +14,7 @@ from adamant.data import load_data
 from adamant.engine import run, untouched
 from adamant.errors import InputError, ModelError, RunError
 from adamant.goals import Untargeted
-from adamant.random import Rng, permutation, sealed
+from adamant.random import Rng, blend, permutation, sealed
 from adamant.threats import L2, Linf
 from adamant.training import fit as fit_job
 from adamant.training import recipes
@@ -124,7 +124,7 @@ def by_hand(steps: int, *, l1: float = 0.0, l2: float = 0.0, dropout: float = 0.
         model.train()
         for group in opt.param_groups:
             group["lr"] = 0.1 * Cosine()(step / 18)
-        with sealed(hash((0, step))):
+        with sealed(blend(0, step)):
 
             def logits(v: Tensor) -> Tensor:
                 h = model[:-1](v)
