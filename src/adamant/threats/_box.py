@@ -87,16 +87,16 @@ class Ball:
 
     def _inside(self, z: Inputs, x: Inputs) -> Mask:
         """Which rows are finite, in the box, and as they were where they may not change."""
-        low, high = self.box
-        fine = (z >= low) & (z <= high)
-        if not math.isfinite(high - low):  # a finite box has no room for inf, and no order holds for NaN
-            fine &= z.isfinite()
+        (low, high), (least, most) = self.box, z.flatten(1).aminmax(dim=1)
+        fine = (least >= low) & (most <= high)  # no order holds for a NaN, which is its row's least and most
+        if not math.isfinite(high - low):
+            fine &= least.isfinite() & most.isfinite()
         if self.mask is not None:
-            fine &= (z == x) | self.mask.values.to(x.device)
-        return fine.flatten(1).all(1)
+            fine &= ((z == x) | self.mask.values.to(x.device)).flatten(1).all(1)
+        return fine
 
     def _sizes_fit(self, size: Scores, z: Inputs, x: Inputs) -> Mask:
-        return self._inside(z, x) & (size <= self._limits(x))
+        return self._inside(z, x) & (size <= (self._limits(x) if isinstance(self.eps, PerRow) else self.eps))
 
     def _room(self, x: Inputs, toward: Tensor) -> Tensor:
         """How far each entry can go from x in the direction of the sign of `toward` before it leaves the box."""
