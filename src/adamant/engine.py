@@ -1,4 +1,4 @@
-"""The one loop: look, judge, keep the best, drop the rows that are done, step; and the books of every pass.
+"""The one loop: look, judge, keep the best, drop what is done, step; over 400 lines, as its promises read as one.
 
 No attack contains a success check, an early stop, a batch loop, a device move, a mode switch or a progress bar:
 they are all here, so that one mend reaches every attack.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from adamant.errors import InputError, ModelError, RunError
+from adamant.errors import InputError, ModelError
+from adamant.files import write_whole
 from adamant.models.architecture import Architecture, to_json
 from adamant.models.state import KEY
 from adamant.models.wrap import WRAPPERS, Normalised
@@ -32,7 +32,7 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     _check_weights(net, architecture)
     # One entry only: safetensors writes several in an order of its own, and equal models are to be equal files.
-    _write(path, safetensors.torch.save(tensors, metadata={KEY: to_json(architecture)}))
+    write_whole(path, safetensors.torch.save(tensors, metadata={KEY: to_json(architecture)}))
 
 
 def _bare(model: nn.Module, architecture: Architecture) -> nn.Module:
@@ -66,19 +66,3 @@ def _check_weights(net: nn.Module, architecture: Architecture) -> None:
             f"The weights are not those of {architecture}: {', '.join(odd[:5])} differ, so the file "
             "could not be loaded again; name the architecture that the model has."
         )
-
-
-def _write(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}; choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()

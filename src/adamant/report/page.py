@@ -2,8 +2,6 @@
 
 import base64
 import hashlib
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adamant.errors import InputError, RunError
+from adamant.errors import InputError
+from adamant.files import write_whole
 from adamant.report import figures, words
 from adamant.report.counting import Paired, paired, wilson
 from adamant.report.figures import Drawing
@@ -86,7 +85,9 @@ def write_page(folders: Sequence[Path], out: Path, *, title: str | None = None) 
         _trained(result, label, place)
         for place, (result, label) in enumerate(zip(runs, _labels([run.name for run in runs]), strict=True), 1)
     )
-    return _write(Path(out), _render(models, lessons, title))
+    out = Path(out)
+    write_whole(out, _render(models, lessons, title))
+    return out
 
 
 def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: str | None) -> str:
@@ -300,21 +301,3 @@ def _pair(models: Sequence[Audited]) -> Paired | None:
         return None
     order = sorted(one)
     return paired([one[row].status in _HELD for row in order], [other[row].status in _HELD for row in order])
-
-
-def _write(out: Path, text: str) -> Path:
-    """All of the page or nothing: a reader never meets half of it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-            Path(name).chmod(0o644)  # mkstemp keeps it to its owner; a report is for handing on
-            Path(name).replace(out)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RunError(f"The report cannot be written to {out}: {error.strerror or error}") from error
-    return out

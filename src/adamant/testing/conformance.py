@@ -1,4 +1,4 @@
-"""The conformance suite: what the engine promises for every attack, as checks that anybody can run on their own.
+"""The conformance suite: the promises to every attack, for anybody to run; long, as each promise is one function.
 
 from adamant.testing import Member, cases, check
 for case in cases(Member(MyAttack(), threats=(Linf(0.1),))):
