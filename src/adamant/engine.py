@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeGuard, cast, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -107,11 +107,6 @@ class Composite(Protocol):
     def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
         """The parts, each with the problem it is to solve, for all rows of p."""
         ...
-
-
-def is_composite(attack: Attack | Composite) -> TypeGuard[Composite]:
-    """Whether an attack is made of attacks."""
-    return isinstance(attack, Composite)
 
 
 @final
