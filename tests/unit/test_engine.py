@@ -121,12 +121,17 @@ def test_channels_last_reaches_the_model_and_changes_no_verdict():
     x = Rng.of(1, 16).uniform(*torch_shape)
     conv = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), Affine((8 * 36,), CLASSES)).eval()
     seen = []
-    conv.register_forward_pre_hook(lambda m, a: seen.append(a[0].is_contiguous(memory_format=torch.channels_last)))
+
+    def watch(module, args):
+        if len(args[0]) > 1:  # a row that is verified alone comes as it is
+            seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+
+    conv.register_forward_pre_hook(watch)
     goal = goal_of(conv, x)
     plain = run(am.PGD(steps=5), conv, x, goal, am.Linf(0.02))
     seen.clear()
     last = run(am.PGD(steps=5), conv, x, goal, am.Linf(0.02), settings=am.Settings(channels_last=True, lanes=16))
-    assert all(s for s in seen[:3])
+    assert seen and all(seen)
     assert (plain.status == last.status).float().mean() > 0.9
 
 
