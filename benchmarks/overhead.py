@@ -2,7 +2,7 @@
 
 limit      forward and input gradient of the summed logits, 40 times, and one forward: no loss, no step, no verdict
 bare       the loop that one would write by hand: cross-entropy, sign, one clamp to precomputed bounds; a last verdict
-held       the engine, which judges every look and keeps the best, with its early stop off: what it costs without gain
+held       the engine, which judges every look and keeps the best, in lanes so wide that it drops no row
 stubborn   the engine as it is, on rows that never fall, against the bare loop on the same rows
 compacted  the engine as it is, which drops the rows that fell, on all rows, against the bare loop
 
@@ -22,7 +22,9 @@ from torch.nn import functional as F
 
 import adamant as am
 from adamant.access import WhiteBox
-from adamant.engine import Caller, Desk, Problem, _drive, run, untouched
+from adamant.calling import Caller, untouched
+from adamant.desk import Desk
+from adamant.engine import Problem, _drive, run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 
@@ -49,12 +51,14 @@ def bare(model: nn.Module, x: Tensor, y: Tensor, eps: float, rate: float, steps:
 
 
 def held(model: nn.Module, x: Tensor, y: Tensor, attack: am.PGD, threat: am.Linf) -> None:
-    """The engine's own loop with its early stop off; Caller, books and verdicts as in a run."""
+    """The engine's own loop, in lanes so wide that no row is dropped before all have fallen."""
     with untouched(model):
-        desk = Desk(Caller(model, am.Settings()), x, torch.zeros(len(x), dtype=torch.bool), None)
+        settings = am.Settings(lanes=len(x))
+        nobody = torch.zeros(len(x), dtype=torch.bool)
+        desk = Desk(Caller(model, settings), x, 10, nobody, len(x), smallest=False)
         goal = Untargeted(y)
         p = Problem(x, goal, goal, threat, WhiteBox(), Rng.of(0, len(x)), torch.arange(len(x)), desk)
-        _drive(attack, p, last_look=True, drop=False)
+        _drive(attack, p, desk)
 
 
 def per_batch(task: Callable[[Tensor, Tensor], object], x: Tensor, y: Tensor, batch: int) -> Callable[[], None]:

@@ -6,10 +6,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
-from adamant.attacks import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM, EachTarget, RandomSearch, Restarts, Union
-from adamant.engine import Outcome, Settings, Status
+from adamant.attacks import (
+    BIM,
+    DDN,
+    FGM,
+    FGSM,
+    MIFGSM,
+    PGD,
+    RFGSM,
+    DeepFool,
+    EachTarget,
+    RandomSearch,
+    Restarts,
+    Union,
+)  # fmt: skip
+from adamant.calling import Settings
+from adamant.engine import Outcome, Status
 from adamant.errors import AdamantError
-from adamant.losses import DLR, KL, CrossEntropy, Margin
+from adamant.losses import DLR, KL, CrossEntropy, Margin, Margins
 from adamant.threats import L0, L1, L2, Linf
 
 if TYPE_CHECKING:
@@ -22,10 +36,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "BIM", "DLR", "EOT", "FGM", "FGSM", "KL", "L0", "L1", "L2", "MIFGSM", "NES", "PGD", "RFGSM", "SPSA",
-    "AdamantError", "CrossEntropy", "EachTarget", "LabelsOnly", "Linf", "Margin", "Outcome", "RandomSearch", "Restarts",
-    "ScoresOnly", "Settings", "Status", "Union", "WhiteBox",
-    "attack", "audit", "load_data", "load_model", "recipes", "train", "write_page",
+    "BIM", "DDN", "DLR", "EOT", "FGM", "FGSM", "KL", "L0", "L1", "L2", "MIFGSM", "NES", "PGD", "RFGSM", "SPSA",
+    "AdamantError", "CrossEntropy", "DeepFool", "EachTarget", "LabelsOnly", "Linf", "Margin", "Margins", "Outcome",
+    "RandomSearch", "Restarts", "ScoresOnly", "Settings", "Status", "Union", "WhiteBox", "attack", "audit",
+    "load_data", "load_model", "recipes", "train", "write_page",
 ]  # fmt: skip
 
 # What needs more than torch is imported when it is first asked for.

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple, Protocol, final, runtime_checkable
 import torch
 from torch import Tensor
 
-from adamant._types import Inputs, Logits, Scores
+from adamant._types import Inputs, Logits
 from adamant.batch import Rows
 from adamant.errors import InputError, ModelError
 from adamant.goals import top_class
@@ -37,18 +37,25 @@ class Cost(NamedTuple):
 class Look(Rows):
     """What one visit showed of each row; the gradient is of the loss, by the input."""
 
-    logits: Tensor
-    loss: Tensor
-    grad: Tensor | None
+    logits: Tensor  # (n, k)
+    loss: Tensor  # (n,), or (n, m) where several scores were asked for
+    grad: Tensor | None  # (n, *d), or (n, m, *d)
+
+    @property
+    def slope(self) -> Tensor:
+        """The gradient, where it was asked for."""
+        assert self.grad is not None
+        return self.grad
 
 
 @dataclass(frozen=True)
 class View:
-    """The model as an access may use it: logits of a batch, the score to climb, and the box that queries stay in."""
+    """The model as an access may use it: logits of a batch, the score to climb, and where queries may be."""
 
     model: Callable[[Inputs], Logits]
-    score: Callable[[Logits], Scores]
+    score: Callable[[Logits], Tensor]  # (n,) or (n, m)
     clip: Callable[[Inputs], Inputs]
+    free: Callable[[Tensor], Tensor]  # zero where an entry may not change
     rng: Callable[[], Rng]  # fresh randomness for this visit
 
 
@@ -94,7 +101,12 @@ class WhiteBox:
                 )
             # A sum, so that no row's gradient depends on how many rows there are; by the input only, so that
             # the weights' gradients are never computed.
-            (g,) = torch.autograd.grad(loss.sum(), z)
+            if loss.ndim == 1:
+                g = view.free(torch.autograd.grad(loss.sum(), z)[0])
+            else:
+                sums, last = loss.sum(0), loss.shape[1] - 1
+                slopes = (torch.autograd.grad(s, z, retain_graph=i < last)[0] for i, s in enumerate(sums))
+                g = torch.stack([view.free(slope) for slope in slopes], 1)
         # One overflowing row must not poison a momentum for good: where there is no number, there is no direction.
         # The sum tells in one reading whether there is such an entry. Not in place: a gradient may be one number seen
         # many times.
@@ -214,12 +226,13 @@ def _estimate(view: View, z: Inputs, n: int, sigma: float, draw: Callable[..., T
     if not sigma > 0:
         raise InputError(f"sigma is how far the queries are from the input, a positive number, got {sigma}.")
     here, pairs = _glance(view, z), _pairs(n)
-    grad = torch.zeros_like(z)
+    several = here.loss.ndim > 1
+    grad = z.new_zeros(*here.loss.shape, *z.shape[1:])
     draws = draw(pairs, *z.shape[1:], dtype=z.dtype)
     for i in range(pairs):
-        u = draws[:, i]
+        u = view.free(draws[:, i])
         rise = _glance(view, view.clip(z + sigma * u)).loss - _glance(view, view.clip(z - sigma * u)).loss
-        grad += rise.to(z.dtype).view(-1, *(1,) * (z.ndim - 1)) * u
+        grad += rise.to(z.dtype).view(*rise.shape, *(1,) * (z.ndim - 1)) * (u[:, None] if several else u)
     return Look(here.logits, here.loss, torch.nan_to_num(grad / (2 * sigma * pairs), 0.0, 0.0, 0.0))
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from adamant import evaluation, runs, training
 from adamant._types import Inputs, Labels
 from adamant.access import Access
+from adamant.calling import Settings
 from adamant.data import DataSet, split
-from adamant.engine import Attack, Composite, Outcome, Settings, run
+from adamant.engine import Attack, Composite, Outcome, run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models import as_logits

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from adamant._types import Labels, Logits, Scores
@@ -15,9 +16,9 @@ from adamant.goals import Diverge, Goal, Targeted
 
 @runtime_checkable
 class Loss(Protocol):
-    """(logits, goal) -> one score per row; computed in float32 or better."""
+    """(logits, goal) -> one score per row, or several, (n, m); computed in float32 or better."""
 
-    def __call__(self, logits: Logits, goal: Goal) -> Scores: ...
+    def __call__(self, logits: Logits, goal: Goal) -> Tensor: ...
 
 
 def _wide(logits: Logits) -> Logits:
@@ -60,6 +61,25 @@ class Margin:
 
 @final
 @dataclass(frozen=True)
+class Margins:
+    """The margins of the `top` likeliest other classes over the label's, nearest first: several scores for each row.
+
+    Targeted: those of the target over the others, least first.
+    """
+
+    top: int | None = None  # all
+
+    def __call__(self, logits: Logits, goal: Goal) -> Tensor:
+        logits = _wide(logits)
+        own = goal.target if isinstance(goal, Targeted) else goal.anchor
+        others = logits.scatter(1, own[:, None], -torch.inf)
+        most = logits.shape[1] - 1
+        ranked = others.topk(min(self.top or most, most), dim=1).values - _pick(logits, own)[:, None]
+        return -ranked if isinstance(goal, Targeted) else ranked
+
+
+@final
+@dataclass(frozen=True)
 class DLR:
     """Difference of logits ratio (Croce & Hein, 2020, arXiv:2003.01690): a margin free of shift and scale.
 
@@ -94,4 +114,4 @@ class KL:
         return F.kl_div(_wide(logits).log_softmax(1), reference, reduction="none", log_target=True).sum(1)
 
 
-CATALOGUE: tuple[type, ...] = (CrossEntropy, Margin, DLR, KL)
+CATALOGUE: tuple[type, ...] = (CrossEntropy, Margin, Margins, DLR, KL)

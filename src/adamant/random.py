@@ -58,9 +58,9 @@ class Rng(Rows):
         numbers = torch.arange(rows) if isinstance(rows, int) else rows.long()
         return Rng(_mix(_mix(numbers + 1) + _word(seed)))
 
-    def fold(self, reason: int | str) -> Rng:
-        """Independent streams for the same rows, one family for each reason."""
-        return Rng(_mix(self.key ^ _word(reason)))
+    def fold(self, reason: int | str | Tensor) -> Rng:
+        """Independent streams for the same rows, one family for each reason; a tensor (n,) has one for each row."""
+        return Rng(_mix(self.key ^ (_mix(reason + 1) if isinstance(reason, Tensor) else _word(reason))))
 
     def to(self, device: torch.device) -> Rng:
         """The same streams on another device."""

@@ -2,6 +2,7 @@
 
 from adamant import (
     BIM,
+    DDN,
     EOT,
     FGM,
     FGSM,
@@ -13,6 +14,7 @@ from adamant import (
     PGD,
     RFGSM,
     SPSA,
+    DeepFool,
     EachTarget,
     Linf,
     Margin,
@@ -37,6 +39,8 @@ MEMBERS = (
     Member(attack=PGD(steps=20, rate=0.15), threats=(L0(4),), reach=2.0),
     Member(attack=MIFGSM(steps=20), threats=BALLS, reach=1.5, random=False),
     Member(attack=RandomSearch(steps=100), threats=ALL, access=ScoresOnly(), reach=4.0),
+    Member(attack=DeepFool(), threats=(Linf(0.15), L2(0.6)), reach=1.03, random=False),
+    Member(attack=DDN(), threats=(L2(0.6),), reach=1.1, random=False),
     Member(attack=Restarts(PGD(steps=10, rate=0.25), 2), threats=BALLS, reach=1.5),
     Member(attack=EachTarget(PGD(steps=10, rate=0.25, loss=Margin()), 2), threats=BALLS, targeted=False, reach=1.5),
     Member(attack=Union(FGSM(), PGD(steps=10, rate=0.25)), threats=BALLS, reach=1.5, random=False),

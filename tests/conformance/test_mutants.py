@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from adamant import L2, PGD, CrossEntropy, Linf, WhiteBox, engine
+from adamant import L2, PGD, CrossEntropy, Linf, WhiteBox, calling, engine
 from adamant.access import Cost, Sight
 from adamant.attacks.gradient import At, climb
 from adamant.goals import Untargeted
@@ -56,6 +56,12 @@ class GlobalRandom(Mutant):
         return At(p.threat.project(p.x + 0.1 * torch.randn(p.x.shape, dtype=p.x.dtype), p.x))
 
 
+class WritesInPlace(Mutant):
+    def step(self, p, s, seen, t):
+        z = s.z if t else s.z.clone()
+        return At(z.copy_(climb(p, s.z, seen.grad, 0.1 if t < 9 else -0.1)))
+
+
 class BatchCoupled(Mutant):
     def step(self, p, s, seen, t):
         return At(climb(p, s.z, seen.grad - seen.grad.mean(0, keepdim=True), 0.1))
@@ -95,6 +101,7 @@ def test_the_healthy_member_keeps_all_promises():
         (NoProjection, "successes_are_inside_and_real"),
         (BoxForgotten, "successes_are_inside_and_real"),
         (GlobalRandom, "rows_do_not_depend_on_their_batch"),
+        (WritesInPlace, "what_is_handed_out_was_seen"),
         (BatchCoupled, "rows_do_not_depend_on_their_batch"),
     ],
 )
@@ -155,7 +162,7 @@ def test_an_unsealed_random_state_fails(monkeypatch):
     def unsealed(seed):
         yield
 
-    monkeypatch.setattr(engine, "sealed", unsealed)
+    monkeypatch.setattr(calling, "sealed", unsealed)
     assert "the_model_is_as_it_was" in broken_promises(member(Draws()))
 
 

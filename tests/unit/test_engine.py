@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.engine import Interrupted, Status, perturb, run, untouched
+from adamant.calling import untouched
+from adamant.engine import Interrupted, Status, perturb, run
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng
@@ -131,7 +132,8 @@ def test_channels_last_reaches_the_model_and_changes_no_verdict():
     plain = run(am.PGD(steps=5), conv, x, goal, am.Linf(0.02))
     seen.clear()
     last = run(am.PGD(steps=5), conv, x, goal, am.Linf(0.02), settings=am.Settings(channels_last=True, lanes=16))
-    assert seen and all(seen)
+    assert seen
+    assert all(seen)
     assert (plain.status == last.status).float().mean() > 0.9
 
 

@@ -2,11 +2,13 @@
 
 from adamant.attacks.catalogue import CATALOGUE
 from adamant.attacks.composites import EachTarget, Restarts, Union
+from adamant.attacks.ddn import DDN
+from adamant.attacks.deepfool import DeepFool
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM
 from adamant.attacks.search import RandomSearch
 from adamant.attacks.starts import Anywhere, Here, Near
 
 __all__ = [
-    "BIM", "CATALOGUE", "FGM", "FGSM", "MIFGSM", "PGD", "RFGSM",
-    "Anywhere", "EachTarget", "Here", "Near", "RandomSearch", "Restarts", "Union",
+    "BIM", "CATALOGUE", "DDN", "FGM", "FGSM", "MIFGSM", "PGD", "RFGSM",
+    "Anywhere", "DeepFool", "EachTarget", "Here", "Near", "RandomSearch", "Restarts", "Union",
 ]  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adamant.attacks.composites import EachTarget, Restarts, Union
+from adamant.attacks.ddn import DDN
+from adamant.attacks.deepfool import DeepFool
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM
 from adamant.attacks.search import RandomSearch
 
@@ -74,6 +76,20 @@ CATALOGUE: tuple[Entry, ...] = (
         "steps + 1 forwards",
         "scores",
         "no gradient at hand, or to see whether gradients are masked",
+    ),
+    Entry(
+        DeepFool,
+        "Moosavi-Dezfooli et al., 2016, arXiv:1511.04599",
+        "up to steps + 1 forwards, classes x steps backwards; most rows need 3 steps",
+        "gradient",
+        "how far the boundary is, in a few passes; minimum norm, L2 and Linf",
+    ),
+    Entry(
+        DDN,
+        "Rony et al., 2019, arXiv:1811.09600",
+        "steps + 1 forwards, steps backwards",
+        "gradient",
+        "the smallest L2 change for the money; minimum norm, L2",
     ),
     Entry(Restarts, "repetition", "n times its attack", "as its attack", "to average out the luck of a random start"),
     Entry(

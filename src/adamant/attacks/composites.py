@@ -22,6 +22,10 @@ class Restarts:
     n: int = 5
 
     @property
+    def parts(self) -> tuple[Attack | Composite, ...]:
+        return (self.attack,)
+
+    @property
     def needs(self) -> Sight:
         return self.attack.needs
 
@@ -42,6 +46,10 @@ class EachTarget:
 
     attack: Attack | Composite
     n: int = 9
+
+    @property
+    def parts(self) -> tuple[Attack | Composite, ...]:
+        return (self.attack,)
 
     @property
     def needs(self) -> Sight:
@@ -71,6 +79,10 @@ class Union:
 
     def __repr__(self) -> str:
         return f"Union({', '.join(map(repr, self.attacks))})"
+
+    @property
+    def parts(self) -> tuple[Attack | Composite, ...]:
+        return self.attacks
 
     @property
     def needs(self) -> Sight:

@@ -44,8 +44,7 @@ class FGSM:
         return At(p.x)
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
-        assert seen.grad is not None
-        return At(climb(p, s.z, seen.grad, 1.0))
+        return At(climb(p, s.z, seen.slope, 1.0))
 
 
 @final
@@ -66,8 +65,7 @@ class RFGSM:
         return At(climb(p, p.x, noise, self.share))
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
-        assert seen.grad is not None
-        return At(climb(p, s.z, seen.grad, 1.0 - self.share))
+        return At(climb(p, s.z, seen.slope, 1.0 - self.share))
 
 
 @final
@@ -89,10 +87,9 @@ class FGM:
         return At(p.x)
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
-        assert seen.grad is not None
         # A norm is homogeneous: the size of the unit gradient tells how far to go. The first scaling keeps tiny
         # gradients from vanishing when they are added to x.
-        g = seen.grad / per_row(seen.grad.flatten(1).abs().amax(1).clamp_min(torch.finfo(s.z.dtype).tiny), s.z)
+        g = seen.slope / per_row(seen.slope.flatten(1).abs().amax(1).clamp_min(torch.finfo(s.z.dtype).tiny), s.z)
         length = p.threat.size(g, torch.zeros_like(g)).to(g).clamp_min(torch.finfo(g.dtype).tiny)
         return At(p.threat.project(s.z + g * per_row(p.threat.budget(s.z) / length, g), p.x))
 
@@ -111,8 +108,7 @@ class BIM:
         return At(p.x)
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
-        assert seen.grad is not None
-        return At(climb(p, s.z, seen.grad, self.rate))
+        return At(climb(p, s.z, seen.slope, self.rate))
 
 
 @final
@@ -130,8 +126,7 @@ class PGD:
         return At(self.start(p))
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
-        assert seen.grad is not None
-        return At(climb(p, s.z, seen.grad, self.rate))
+        return At(climb(p, s.z, seen.slope, self.rate))
 
 
 @final
@@ -157,8 +152,7 @@ class MIFGSM:
         return self.State(self.start(p), torch.zeros_like(p.x))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        g = seen.grad
-        assert g is not None
+        g = seen.slope
         # The paper divides by the L1 norm; where the gradient is zero the momentum is left as it is.
         m = self.decay * s.m + g / per_row(g.flatten(1).abs().sum(1).clamp_min(torch.finfo(g.dtype).tiny), g)
         return self.State(climb(p, s.z, m, self.rate), m)

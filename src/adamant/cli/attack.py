@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from adamant import runs
+from adamant.calling import Caller, Settings, untouched
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one
 from adamant.data import DataSet, load_data
-from adamant.engine import Caller, Settings, Status, run, untouched
+from adamant.engine import Status, run
 from adamant.errors import InputError
 from adamant.files import make_folder, write_whole
 from adamant.goals import Targeted, Untargeted

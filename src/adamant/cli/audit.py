@@ -10,9 +10,9 @@ from rich.table import Table
 
 from adamant import runs
 from adamant.batch import PerRow
+from adamant.calling import Settings
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, percent
-from adamant.engine import Settings
 from adamant.errors import InputError
 from adamant.evaluation import Order, audit
 from adamant.files import make_folder

@@ -16,7 +16,8 @@ from adamant._types import Inputs
 from adamant.access import Access, Sight, WhiteBox
 from adamant.attacks import PGD, RandomSearch
 from adamant.batch import PerRow, take
-from adamant.engine import Attack, Caller, Composite, Outcome, Settings, Status, run, untouched, unwrapped
+from adamant.calling import Caller, Settings, untouched, unwrapped
+from adamant.engine import Attack, Composite, Outcome, Status, run
 from adamant.errors import InputError
 from adamant.evaluation.counting import share
 from adamant.evaluation.parts import COLUMNS, Part, Parts, Stage

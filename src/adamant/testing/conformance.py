@@ -19,7 +19,8 @@ import adamant
 from adamant.access import EOT, Access, Sight, WhiteBox
 from adamant.attacks import FGSM, starts
 from adamant.batch import PerRow, take
-from adamant.engine import Attack, Composite, Outcome, Settings, Status, run
+from adamant.calling import Settings
+from adamant.engine import Attack, Composite, Minimal, Outcome, Status, leaves, run
 from adamant.goals import Goal, Targeted, Untargeted
 from adamant.random import Rng
 from adamant.testing.oracles import Affine, Bent, best_margin
@@ -39,7 +40,8 @@ class Member:
     threats: tuple[Projectable, ...]
     access: Access = WhiteBox()
     targeted: bool = True
-    # Breaks every row that a budget smaller by this factor can break (two classes, affine); None: promises nothing.
+    # Breaks every row that a budget smaller by this factor can break; if it seeks the smallest change, it comes as near
+    # (two classes, affine). None: promises nothing.
     reach: float | None = 1.1
     random: bool = True  # whether the seed changes anything
 
@@ -166,6 +168,24 @@ def finds_what_is_there_and_nothing_else(case: Case) -> None:
             _require(share == 1, f"broke {share:.0%} of the rows that a budget {factor:g} times smaller can break")
         if not must:
             _require(not out.broken.any(), "claims to have broken a row that cannot be broken")
+
+
+def finds_a_small_change(case: Case) -> None:
+    """Without a budget, on an affine network: nothing below the optimum, and all within reach of it (minimum norm)."""
+    if not all(isinstance(leaf, Minimal) for leaf in leaves(case.member.attack)):
+        return
+    model, x = case.affine(), case.inputs(16)
+    critical = _critical(case.threat, case.targeted, case.dtype, case.shape, case.classes)
+    keep = critical.isfinite()
+    out = take(case.run(model, x, case.goal(model, x), threat=case.threat.at(torch.inf)), keep)
+    ratio = out.size[out.broken] / critical[keep][out.broken]
+    _require((ratio > 1 - 1e-5).all(), "claims a change smaller than the smallest that there is")
+    if case.member.reach is None or (case.targeted and case.classes > 2):  # there the optimum is known from below only
+        return
+    share = float(out.broken.double().mean())
+    _require(share == 1, f"broke {share:.0%} of the rows that can be broken when there is no budget")
+    worst = float(ratio.max() if case.classes == 2 else ratio.median())
+    _require(worst <= case.member.reach, f"the change is {worst:.3f} times the smallest that there is")
 
 
 @lru_cache(maxsize=64)
@@ -298,6 +318,22 @@ def the_books_are_right(case: Case) -> None:
     _require(counts["forward"] == int((short.forwards + short.checks).sum()), "looks beyond the budget were made")
 
 
+def what_is_handed_out_was_seen(case: Case) -> None:
+    """The best try of a row that stands has the loss that the outcome gives: nobody wrote into it afterwards."""
+    attack = case.member.attack
+    if isinstance(attack, Composite):
+        return
+    model, x = case.bent(), case.inputs()
+    goal = case.goal(model, x)
+    out = case.run(model, x, goal)
+    with torch.no_grad():
+        loss = attack.loss(model(out.x_adv), goal).double()
+    loss = loss if loss.ndim == 1 else loss[:, 0]
+    known = (out.status == Status.ROBUST) & out.loss.isfinite()
+    gap = (loss - out.loss).abs()[known]
+    _require((gap <= 1e-4 * (1 + loss.abs()[known])).all(), "the loss is not that of the point that was handed out")
+
+
 def finished_rows_cost_nothing(case: Case) -> None:
     """A row that is wrong already is not looked at."""
     model, x = case.bent(), case.inputs()
@@ -380,6 +416,7 @@ def repr_is_the_recipe(case: Case) -> None:
 EVERY: tuple[Callable[[Case], None], ...] = (
     successes_are_inside_and_real,
     finds_what_is_there_and_nothing_else,
+    finds_a_small_change,
     nan_is_never_success,
 )
 ONCE: tuple[Callable[[Case], None], ...] = (
@@ -387,6 +424,7 @@ ONCE: tuple[Callable[[Case], None], ...] = (
     a_seed_fixes_the_result,
     the_model_is_as_it_was,
     the_books_are_right,
+    what_is_handed_out_was_seen,
     finished_rows_cost_nothing,
     a_flat_network_ends_quietly,
     memory_layout_does_not_matter,

@@ -16,9 +16,9 @@ from adamant.errors import InputError
 
 @dataclass(frozen=True)
 class Ball:
-    """A budget `eps` (one, or one per row), the valid range of inputs, and the entries that may change (all)."""
+    """A budget `eps` (one, one per row, or none: inf), the range of inputs, and the entries that may change (all)."""
 
-    eps: float | PerRow
+    eps: float | PerRow = math.inf
     box: tuple[float, float] = (0.0, 1.0)
     mask: Shared | PerRow | None = None
 
@@ -32,8 +32,8 @@ class Ball:
         if self.mask is not None and self.mask.values.dtype != torch.bool:
             raise InputError("The mask must hold True where an entry may change and False elsewhere.")
 
-    def at(self, eps: float) -> Self:
-        """The same threat with another budget."""
+    def at(self, eps: float | PerRow) -> Self:
+        """The same threat with another budget, or with one for each row."""
         return replace(self, eps=eps)
 
     def check(self, x: Inputs) -> None:
@@ -57,6 +57,12 @@ class Ball:
             if not fits or (isinstance(self.mask, PerRow) and (len(held) != x.ndim or held[0] != len(x))):
                 raise InputError(f"The mask has shape {held}, which does not fit inputs of shape {tuple(x.shape)}.")
 
+    @property
+    def width(self) -> float:
+        """The width of the box, or 1 where it has no end."""
+        low, high = self.box
+        return high - low if math.isfinite(high - low) else 1.0
+
     def clip(self, z: Inputs) -> Inputs:
         """Into the box."""
         return z.clamp(*self.box)
@@ -77,8 +83,8 @@ class Ball:
             return self.eps.values.double().to(like.device)
         return torch.full((len(like),), float(self.eps), dtype=torch.float64, device=like.device)
 
-    def _free(self, values: Tensor) -> Tensor:
-        """Zero where an entry may not change."""
+    def free(self, values: Tensor) -> Tensor:
+        """Zero where an entry may not change; for directions."""
         return values if self.mask is None else values * self.mask.values.to(values.device)
 
     def _hold(self, z: Inputs, x: Inputs) -> Inputs:

@@ -47,7 +47,7 @@ class Linf(Ball):
         return self._hold((low + (high - low) * u).clamp(low, high), x)
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
-        return _step(z, self._free(g).sign(), rate, self._budget(z))
+        return _step(z, self.free(g).sign(), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
         return self.around(x)(z)
@@ -78,13 +78,13 @@ class L2(Ball):
 
     def sample(self, x: Inputs, rng: Rng) -> Inputs:
         """Uniform on the ball, then projected onto the box."""
-        u = self._free(rng.normal(*x.shape[1:], dtype=x.dtype))
-        free = self._free(torch.ones_like(x)).flatten(1).sum(1)
+        u = self.free(rng.normal(*x.shape[1:], dtype=x.dtype))
+        free = self.free(torch.ones_like(x)).flatten(1).sum(1)
         radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / free.clamp_min(1))
-        return self.project(_step(x, _unit(u), radius, self._budget(x)), x)
+        return self.project(_step(x, unit(u), radius, self._budget(x)), x)
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
-        return _step(z, _unit(self._free(g)), rate, self._budget(z))
+        return _step(z, unit(self.free(g)), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
         """Exact: the nearest point is x + clip(s d) with d = z - x and one s per row.
@@ -92,7 +92,7 @@ class L2(Ball):
         The squared length of clip(s d) is a concave, piecewise linear function of s^2, so Newton's method from the
         left meets each kink at most once and ends on the root.
         """
-        d = self._free(z - x).flatten(1)
+        d = self.free(z - x).flatten(1)
         room = self._room(x, z - x).flatten(1)
         d = d.clamp(-_far(d), _far(d))
         squares, caps = d * d, room * room
@@ -132,7 +132,7 @@ class L1(Ball):
 
     def sample(self, x: Inputs, rng: Rng) -> Inputs:
         """Uniform on the ball (exponential spacings), then projected onto the box."""
-        spacing = self._free(-(1 - rng.uniform(*x.shape[1:], dtype=x.dtype)).log())
+        spacing = self.free(-(1 - rng.uniform(*x.shape[1:], dtype=x.dtype)).log())
         spare = -(1 - rng.fold("spare").uniform(dtype=x.dtype)).log()
         total = spacing.flatten(1).sum(1) + spare
         sign = rng.fold("sign").sign(*x.shape[1:], dtype=x.dtype)
@@ -140,7 +140,7 @@ class L1(Ball):
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
         """The entries of largest gradient first, each no further than the box, until the step is spent."""
-        g = self._free(g).flatten(1)
+        g = self.free(g).flatten(1)
         step = self._budget(z) * (per_row(rate, z) if isinstance(rate, Tensor) else rate)
         step = step.flatten(1) if isinstance(step, Tensor) else torch.full_like(g[:, :1], step)
         k = max(1, round(self.spread * g.shape[1]))
@@ -157,7 +157,7 @@ class L1(Ball):
 
         The length of the change falls in t, piecewise linearly; Newton's method inside a bracket ends on the root.
         """
-        d = self._free(z - x).flatten(1)
+        d = self.free(z - x).flatten(1)
         room = self._room(x, z - x).flatten(1)
         length = d.abs()
         limit = self._budget(x, shrink=_HAIR)
@@ -190,8 +190,8 @@ def _far(v: Tensor) -> float:
     return torch.finfo(v.dtype).max ** 0.4
 
 
-def _unit(v: Tensor) -> Tensor:
-    """Each row at length one; a zero row stays zero."""
+def unit(v: Tensor) -> Tensor:
+    """Each row at Euclidean length one; a zero row stays zero."""
     largest = v.flatten(1).abs().amax(1)  # first to a safe scale: tiny gradients square to zero in float32
     v = v / per_row(largest.clamp_min(torch.finfo(v.dtype).tiny), v)
     return v / per_row(v.flatten(1).norm(dim=1).clamp_min(torch.finfo(v.dtype).tiny), v)

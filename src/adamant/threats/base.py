@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, Self, runtime_checkable
 
+from torch import Tensor
+
 from adamant._types import Inputs, Mask, Scores
+from adamant.batch import PerRow
 from adamant.random import Rng
 
 
@@ -35,11 +38,20 @@ class Projectable(ThreatModel, Protocol):
     """A set that gradient attacks can walk in."""
 
     def budget(self, like: Inputs) -> Scores:
-        """The budget of each row, in the unit of `size`."""
+        """The budget of each row, in the unit of `size`; infinite where the question is how little suffices."""
+        ...
+
+    @property
+    def width(self) -> float:
+        """How far apart the ends of an entry's range are: the unit of steps that no budget measures."""
         ...
 
     def clip(self, z: Inputs) -> Inputs:
         """Into the valid range of inputs, whatever the budget: no query leaves it."""
+        ...
+
+    def free(self, values: Tensor) -> Tensor:
+        """Zero where an entry may not change; for directions."""
         ...
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
@@ -50,8 +62,8 @@ class Projectable(ThreatModel, Protocol):
         """The nearest member."""
         ...
 
-    def at(self, eps: float) -> Self:
-        """The same threat with another budget."""
+    def at(self, eps: float | PerRow) -> Self:
+        """The same threat with another budget, or with one for each row."""
         ...
 
 

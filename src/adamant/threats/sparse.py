@@ -40,7 +40,7 @@ class L0(Ball):
         """Random entries, each uniform on the box."""
         low, high = self.box
         anywhere = low + (high - low) * rng.uniform(*x.shape[1:], dtype=x.dtype)
-        lottery = self._by_pixel(self._free(rng.fold("entries").uniform(*x.shape[1:], dtype=x.dtype)))
+        lottery = self._by_pixel(self.free(rng.fold("entries").uniform(*x.shape[1:], dtype=x.dtype)))
         return self._hold(torch.where(self._top(lottery, x), anywhere, x), x)
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
@@ -49,7 +49,7 @@ class L0(Ball):
         Long on purpose (Croce & Hein, 2019, arXiv:1909.05040, take 0.15 of this unit): with short steps the entries
         chosen first could never be overtaken.
         """
-        g = self._free(g)
+        g = self.free(g)
         length = per_row(g.flatten(1).abs().sum(1).clamp_min(torch.finfo(g.dtype).tiny), g)
         rate = per_row(rate, z) if isinstance(rate, Tensor) else rate
         return z + (g / length) * (rate * (self.box[1] - self.box[0]) * g[0].numel())
@@ -58,7 +58,7 @@ class L0(Ball):
         """Exact: clip to the box, then keep the entries whose undoing would cost most."""
         inside = self._hold(self.clip(z), x)
         gain = (inside - x) * ((z - x) + (z - inside))  # the difference of squares, without their cancellation
-        return torch.where(self._top(self._by_pixel(self._free(gain)), x), inside, x)
+        return torch.where(self._top(self._by_pixel(self.free(gain)), x), inside, x)
 
     def _by_pixel(self, values: Tensor) -> Tensor:
         return (values.sum(1) if self.pixels else values).flatten(1)

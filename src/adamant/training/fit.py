@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
 from adamant.batch import PerRow
-from adamant.engine import Settings, Status, run, untouched
+from adamant.calling import Settings, untouched
+from adamant.engine import Status, run
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from adamant.attacks import FGSM, PGD, Union
 from adamant.batch import PerRow, Shared
+from adamant.calling import untouched
 from adamant.data import load_data
-from adamant.engine import run, untouched
+from adamant.engine import run
 from adamant.errors import InputError, ModelError, RunError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adamant.attacks import FGSM, PGD, RandomSearch
 from adamant.attacks.starts import Here
-from adamant.engine import untouched
+from adamant.calling import untouched
 from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf

@@ -1,0 +1,121 @@
+"""The model, as an attack calls it: untouched, in full lanes, in the layout and precision asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from adamant._types import Inputs, Logits
+from adamant.errors import ModelError
+from adamant.random import sealed
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How an attack is run; none of these changes a result, but for `max_looks`, `lanes` and `autocast`."""
+
+    batch_size: int | None = None  # chosen by itself; halved when memory runs out
+    max_looks: int | None = None  # forwards per row, a hard limit
+    # The model always sees a multiple of so many rows (copies fill up, uncounted), because kernels round differently
+    # for very small batches. 1 turns it off: for a single picture, or a model that counts its queries.
+    lanes: int = 16
+    device: str | None = None  # the model's own by default
+    channels_last: bool = False
+    autocast: bool = False  # search in bfloat16; every success is still judged in float32
+    watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)  # (rows done, rows)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside a data-parallel wrapper: an attack through the wrapper synchronises, or worse."""
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return cast(nn.Module, model.module) if isinstance(model, parallel) else model
+
+
+@contextmanager
+def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False) -> Generator[None]:
+    """Inside: eval mode (or as it is, with None), weights frozen, a sealed seed. After: as it was, part by part."""
+    modes = [(m, m.training) for m in model.modules()]
+    wants = [(p, p.requires_grad) for p in model.parameters()]
+    buffers = [(b, b.detach().clone()) for b in model.buffers()]
+    try:
+        if training is not None:
+            for module, _ in modes:
+                module.training = training
+        for p, _ in wants:
+            p.requires_grad_(False)
+        with sealed(seed):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for p, want in wants:
+            p.requires_grad_(want)
+        with torch.no_grad():
+            for b, value in buffers:
+                if not torch.equal(b, value):
+                    b.copy_(value)
+
+
+def _precision(device: torch.device, *, low: bool) -> AbstractContextManager[Any]:
+    """bfloat16 where it is wanted, else none of it, whatever surrounds the engine; nothing to switch costs nothing."""
+    if low or torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, torch.bfloat16, enabled=low)
+    return nullcontext()
+
+
+@final
+@dataclass(frozen=True)
+class Caller:
+    """Calls the model: in full lanes, in the layout and precision asked for, and checks what comes back."""
+
+    model: nn.Module
+    settings: Settings
+
+    def __call__(self, z: Inputs) -> Logits:
+        n, spare = len(z), -len(z) % self.settings.lanes
+        if spare:
+            z = torch.cat([z, z[:1].expand(spare, *z.shape[1:])])
+        if self.settings.channels_last and z.ndim == 4:
+            z = z.contiguous(memory_format=torch.channels_last)
+        with _precision(z.device, low=self.settings.autocast):
+            logits = self.raw(z)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return logits[:n] if spare else logits  # an idle slice would cost the backward a copy
+
+    def raw(self, z: Inputs) -> Logits:
+        """The model's answer to z as it is, checked to be logits."""
+        try:
+            logits = self.model(z)
+        except (torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            raise ModelError(
+                f"The model raised {type(error).__name__} on an input of shape {tuple(z.shape)} ({z.dtype}): {error}"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(z):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ModelError(f"The model must return logits (rows, classes); for {len(z)} rows it returned {shape}.")
+        if logits.shape[1] < 2:
+            raise ModelError(
+                "The model returns one number per row; an attack needs a logit per class. "
+                "Wrap it in adamant.models.OneLogit, which turns one logit into two."
+            )
+        return logits
+
+    def alone(self, z: Inputs) -> Logits:
+        """Logits of each row asked by itself, in float32 (or float64), without autocast and without fill-up rows."""
+        with torch.no_grad(), _precision(z.device, low=False):
+            return torch.cat([self.raw(z[i : i + 1]) for i in range(len(z))])
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether smaller batches would help."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error).lower()
