@@ -154,19 +154,11 @@ class Desk:
         better = loss > self._loss  # false for a NaN, and where the bar is at infinity
         if self.roams and not self.smallest:
             better &= p.threat.contains(z, p.x)
-        self._keep(z, better)
+        torch.where(better.view(-1, *(1,) * (z.ndim - 1)), z, self._best, out=self._best)
         torch.where(better, loss, self._loss, out=self._loss)
         fooled = p.goal.reached(logits).logical_and_(self._open)
         if bool(fooled.any()):
             self._judge(p, z, loss, fooled.nonzero().squeeze(1), later)
-
-    def _keep(self, z: Inputs, better: Mask) -> None:
-        """Copy only what stays: of the last look, the rows that this one does not beat."""
-        if self._last is not None:
-            rows = (self._fresh & ~better).nonzero().squeeze(1)
-            if len(rows):
-                self._best[rows] = self._last[rows]
-        self._last, self._fresh = z, better
 
     def _judge(self, p: Problem, z: Inputs, loss: Tensor, rows: Tensor, later: Tensor | None) -> None:
         """Accept a success only inside the set, and only when the row fools the model once more, alone."""
@@ -212,10 +204,6 @@ class Desk:
     def settle(self) -> None:
         """Enter in the books what the rows at the desk did since the last call."""
         self._count()
-        if self._last is not None:
-            rows = self._fresh.nonzero().squeeze(1)
-            self._best[rows] = self._last[rows]
-            self._last = None
         rows = self._seats[self._bare]
         self.best[rows], self.loss[rows] = self._best[self._bare], self._loss[self._bare].double()
 
@@ -235,8 +223,6 @@ class Desk:
 
     def _sit(self, index: Tensor) -> None:
         self._seats, self._tally = index, Cost(0, 0)
-        self._last: Tensor | None = None
-        self._fresh = torch.zeros(0)
         self._open = ~(self.found | self.spent | self.resting)[index]
         self._bare = self._open & self.size[index].isinf()  # no success so far: the best is the one of highest loss
         self._idle = len(index) - int(self._open.sum())

@@ -12,7 +12,7 @@ from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
 from adamant.engine import Problem
 from adamant.losses import Margins
-from adamant.threats import L2, Linf
+from adamant.threats import L2, Linf, Normed
 
 
 @final
@@ -46,15 +46,15 @@ class DeepFool:
         return self.State(p.x, torch.zeros(len(p.x), dtype=torch.bool, device=p.x.device))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        assert isinstance(p.threat, Normed)
         w, here = seen.slope, s.z[:, None]
         # An entry at the edge of its range, that is to go further, goes nowhere: without it the box may stop the step.
-        w = torch.where(p.threat.clip(here + p.threat.width * w.sign()) == here, 0, w).flatten(2)
-        euclid = isinstance(p.threat, L2)
-        slope = (w.norm(dim=2) if euclid else w.abs().sum(2)).clamp_min(torch.finfo(w.dtype).tiny)
+        w = torch.where(p.threat.clip(here + p.threat.width * w.sign()) == here, 0, w)
+        slope = torch.stack([p.threat.dual(v) for v in w.unbind(1)], 1).clamp_min(torch.finfo(w.dtype).tiny)
         away = (seen.loss.abs().to(w) + 1e-4) / slope
         near = torch.arange(len(w), device=w.device), away.argmin(1)
-        step = w[near] / slope[near][:, None] if euclid else w[near].sign()
-        change = (s.z - p.x) / (1 + self.overshoot) + (away[near][:, None] * step).view_as(p.x)
+        step = p.threat.steepest(w[near])
+        change = (s.z - p.x) / (1 + self.overshoot) + per_row(away[near], step) * step
         done = p.goal.reached(seen.logits)
         z = p.threat.clip(p.x + (1 + self.overshoot) * change)
         return self.State(torch.where(per_row(done, z), s.z, z), done)

@@ -1,9 +1,9 @@
 """Threat models: what the adversary may do to an input."""
 
 from adamant.threats.balls import L1, L2, Linf
-from adamant.threats.base import Anchored, Projectable, ThreatModel
+from adamant.threats.base import Anchored, Normed, Projectable, ThreatModel
 from adamant.threats.sparse import L0
 
 CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0)
 
-__all__ = ["CATALOGUE", "L0", "L1", "L2", "Anchored", "Linf", "Projectable", "ThreatModel"]
+__all__ = ["CATALOGUE", "L0", "L1", "L2", "Anchored", "Linf", "Normed", "Projectable", "ThreatModel"]

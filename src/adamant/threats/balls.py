@@ -46,8 +46,14 @@ class Linf(Ball):
         u = rng.uniform(*x.shape[1:], dtype=x.dtype)
         return self._hold((low + (high - low) * u).clamp(low, high), x)
 
+    def steepest(self, g: Inputs) -> Inputs:
+        return self.free(g).sign()
+
+    def dual(self, g: Inputs) -> Scores:
+        return self.free(g).flatten(1).abs().sum(1)
+
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
-        return _step(z, self.free(g).sign(), rate, self._budget(z))
+        return _step(z, self.steepest(g), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
         return self.around(x)(z)
@@ -83,8 +89,14 @@ class L2(Ball):
         radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / free.clamp_min(1))
         return self.project(_step(x, unit(u), radius, self._budget(x)), x)
 
+    def steepest(self, g: Inputs) -> Inputs:
+        return unit(self.free(g))
+
+    def dual(self, g: Inputs) -> Scores:
+        return self.free(g).flatten(1).norm(dim=1)
+
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
-        return _step(z, unit(self.free(g)), rate, self._budget(z))
+        return _step(z, self.steepest(g), rate, self._budget(z))
 
     def project(self, z: Inputs, x: Inputs) -> Inputs:
         """Exact: the nearest point is x + clip(s d) with d = z - x and one s per row.
@@ -137,6 +149,14 @@ class L1(Ball):
         total = spacing.flatten(1).sum(1) + spare
         sign = rng.fold("sign").sign(*x.shape[1:], dtype=x.dtype)
         return self.project(_step(x, sign * spacing / per_row(total, x), 1.0, self._budget(x)), x)
+
+    def steepest(self, g: Inputs) -> Inputs:
+        flat = self.free(g).flatten(1)
+        where = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, where, flat.gather(1, where).sign()).view_as(g)
+
+    def dual(self, g: Inputs) -> Scores:
+        return self.free(g).flatten(1).abs().amax(1)
 
     def move(self, z: Inputs, g: Inputs, rate: Scores | float) -> Inputs:
         """The entries of largest gradient first, each no further than the box, until the step is spent."""

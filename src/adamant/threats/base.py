@@ -68,6 +68,19 @@ class Projectable(ThreatModel, Protocol):
 
 
 @runtime_checkable
+class Normed(Projectable, Protocol):
+    """A set whose size is a norm of the change: it has a steepest direction and a dual norm."""
+
+    def steepest(self, g: Inputs) -> Inputs:
+        """The change of size one that gains most along g; zero where g is."""
+        ...
+
+    def dual(self, g: Inputs) -> Scores:
+        """What it gains: the dual norm of g, (n,)."""
+        ...
+
+
+@runtime_checkable
 class Anchored(Protocol):
     """A set whose projection has a part that depends on x alone; many steps around one x need it only once."""
 

@@ -385,3 +385,19 @@ def test_a_changed_held_entry_is_no_member(kind) -> None:
 def test_each_row_is_judged_by_its_own_budget(kind) -> None:
     x = torch.zeros(2, 1)
     assert kind(PerRow([0.1, 0.3])).contains(torch.tensor([[0.2], [0.2]]), x).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1), L1(0.1)])
+def test_the_steepest_direction_has_size_one_and_gains_the_dual_norm(threat) -> None:
+    g = torch.randn(20, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g[0] = 0
+    d = threat.steepest(g)
+    free = type(threat)(0.1, box=(-9.0, 9.0))
+    size = free.size(d, torch.zeros_like(d))
+    torch.testing.assert_close(size[1:], torch.ones(19, dtype=torch.float64))
+    assert not d[0].any()
+    torch.testing.assert_close((d * g).flatten(1).sum(1), threat.dual(g))
+    for seed in range(50):  # nothing of size one gains more
+        other = torch.randn(g.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        other = other / free.size(other, torch.zeros_like(other)).view(-1, 1, 1, 1)
+        assert ((other * g).flatten(1).sum(1) <= threat.dual(g) + 1e-9).all()
