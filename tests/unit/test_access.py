@@ -39,7 +39,7 @@ def points(dtype: torch.dtype = torch.float64) -> Tensor:
 def view(model, loss=CrossEntropy(), *, seed: int = 0, rows: Tensor | int = N) -> View:
     labels = torch.zeros(N, dtype=torch.long)
     goal = Untargeted(labels if isinstance(rows, int) else labels[: len(rows)])
-    return View(model, lambda z: loss(z, goal), lambda z: z.clamp(0, 1), lambda: Rng.of(seed, rows))
+    return View(model, lambda z: loss(z, goal), lambda z: z.clamp(0, 1), lambda v: v, lambda: Rng.of(seed, rows))
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), Margin()])
@@ -115,7 +115,7 @@ def test_a_row_sees_the_same_alone(access) -> None:
 
 def linear_score(model: Linear) -> View:
     """The first logit: its gradient is the first row of W, everywhere."""
-    return View(model, lambda logits: logits[:, 0], lambda z: z.clamp(0, 1), lambda: Rng.of(7, N))
+    return View(model, lambda logits: logits[:, 0], lambda z: z.clamp(0, 1), lambda v: v, lambda: Rng.of(7, N))
 
 
 @pytest.mark.parametrize("make", [NES, SPSA])
@@ -242,11 +242,12 @@ def test_where_there_is_no_number_there_is_no_direction() -> None:
         lambda x: torch.stack([x[:, 0].sqrt() * 0 + x[:, 1], x[:, 0].sqrt()], 1),
         lambda v: v.sum(1),
         lambda v: v,
+        lambda v: v,
         lambda: Rng.of(0, 2),
     )
     g = WhiteBox().look(odd, z, grad=True).grad
     assert g.tolist() == [[0.0, 1.0], [1.0, 1.0]]
-    nan = View(lambda x: x * torch.nan, lambda v: v.sum(1), lambda v: v, lambda: Rng.of(0, 2))
+    nan = View(lambda x: x * torch.nan, lambda v: v.sum(1), lambda v: v, lambda v: v, lambda: Rng.of(0, 2))
     for access in (WhiteBox(), NES(n=2), SPSA(n=2)):
         assert (access.look(nan, z, grad=True).grad == 0).all()
 
@@ -266,3 +267,29 @@ def test_precision_is_kept(access, dtype) -> None:
     assert seen.logits.dtype == dtype
     assert seen.loss.dtype == dtype
     assert seen.grad is None or (seen.grad.dtype == dtype and seen.grad.shape == (N, 1, 2, 3))
+
+
+@pytest.mark.parametrize("access", [WhiteBox(), EOT(n=2), NES(n=4), SPSA(n=4)])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_entry_that_may_not_change_is_neither_moved_nor_in_the_gradient(access, several) -> None:
+    weight = torch.arange(1.0, 13.0).view(3, 4)
+    asked = []
+
+    def model(z):
+        asked.append(z.detach().clone())
+        return z @ weight.T
+
+    fixed = torch.tensor([True, False, True, False])
+    view = View(
+        model, (lambda v: v) if several else (lambda v: v[:, 0]), lambda z: z.clamp(0, 1), lambda v: v * ~fixed,
+        lambda: Rng.of(0, 5),
+    )  # fmt: skip
+    z = torch.full((5, 4), 0.5)
+    look = access.look(view, z, grad=True)
+    assert look.slope.shape == ((5, 3, 4) if several else (5, 4))
+    assert (look.slope[..., fixed] == 0).all()
+    assert (look.slope[..., ~fixed] != 0).all()
+    assert all((q[:, fixed] == 0.5).all() for q in asked)
+    if isinstance(access, (WhiteBox, EOT)):
+        want = (weight if several else weight[0]) * ~fixed
+        assert torch.equal(look.slope, want.expand_as(look.slope))

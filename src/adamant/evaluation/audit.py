@@ -167,10 +167,10 @@ class Audit:
                 f"On {blind} rows the model returned NaN for everything that an attack tried. NaN never counts as a "
                 "success, so these rows stand, but nothing is known of them."
             )
-        gradient = [s for s in self.stages if s.eps is None and "RandomSearch" not in s.attack]
-        search = [s for s in self.stages if s.eps is None and "RandomSearch" in s.attack]
-        lucky = sum(s.broke for s in search)
-        if gradient and lucky > max(3, 0.01 * len(self.rows["row"])):
+        within = [s for s in self.stages if s.eps is None]
+        scored = [a.needs < Sight.GRADIENT for a in self.order.suite.attacks]
+        lucky = sum(s.broke for s, without in zip(within, scored, strict=True) if without)
+        if not all(scored) and lucky > max(3, 0.01 * len(self.rows["row"])):
             found.append(
                 f"A search without gradients broke {lucky} rows that the gradient attacks had left standing: the "
                 "gradients may be masked, and the robust accuracy overstated."
