@@ -108,3 +108,11 @@ def cat(parts: Sequence[T]) -> T:
         return cast(T, torch.cat(cast(list[Tensor], list(parts))))
     fields = {f.name: cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cast(Any, first))}
     return cast(T, dataclasses.replace(cast(Any, first), **fields))
+
+
+def on(value: T, device: torch.device) -> T:
+    """A tensor, or a record's own tensors, on the device."""
+    if isinstance(value, Tensor):
+        return cast(T, value.to(device))
+    fields = {name: v.to(device) for name, v in vars(value).items() if isinstance(v, Tensor)}
+    return cast(T, dataclasses.replace(cast(Any, value), **fields))

@@ -37,6 +37,11 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return cast(nn.Module, model.module) if isinstance(model, parallel) else model
 
 
+def device_of(model: nn.Module, x: Tensor) -> torch.device:
+    """Where the model is, or x, for a model without weights."""
+    return next((p.device for p in model.parameters()), x.device)
+
+
 @contextmanager
 def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False) -> Generator[None]:
     """Inside: eval mode (or as it is, with None), weights frozen, a sealed seed. After: as it was, part by part."""

@@ -7,7 +7,7 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Mask
 from adamant.access import Access, Look, Sight, WhiteBox
-from adamant.batch import Rows, cat, take
-from adamant.calling import Caller, Settings, out_of_memory, untouched, unwrapped
+from adamant.batch import Rows, cat, on, take
+from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
 from adamant.desk import Blind, Desk
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Goal
@@ -162,6 +162,14 @@ class Outcome(Rows):
         )
         return float(standing.double().mean())
 
+    def accuracy_at(self, eps: float) -> float:
+        """Rows that were right and that no change found here of size eps or less breaks, among all.
+
+        After a minimum-norm attack without a budget: robust accuracy at any budget, from one run.
+        """
+        fell = self.broken & (self.size <= eps)
+        return float(((self.status != Status.WRONG_ALREADY) & ~fell).double().mean())
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; `outcome` holds the batches that were finished, the first `len(outcome.status)` rows."""
@@ -209,14 +217,24 @@ def _solve(attack: Attack | Composite, p: Problem, desk: Desk) -> None:
         _solve(part, problem if bool(standing.all()) else take(problem, standing), desk)
 
 
-def perturb(attack: Attack, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable, *, rng: Rng) -> Inputs:
-    """The attack's last point for every row, and nothing else: the inner maximisation of training.
+def perturb(
+    attack: Attack,
+    model: nn.Module,
+    x: Inputs,
+    goal: Goal,
+    threat: Projectable,
+    *,
+    rng: Rng,
+    access: Access | None = None,
+) -> Inputs:
+    """The attack's last point for every row, and nothing else: for training, and for examples that are to transfer.
 
     No verdicts, no early stop and no last look, so PGD(steps=k) costs k forwards and k backwards.
     The caller holds the model `untouched`.
     """
+    _check_threat(attack, threat, x)
     desk = Blind(Caller(unwrapped(model), Settings(lanes=1)))
-    p = Problem(x, goal, goal, threat, WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
+    p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     s = attack.init(p)
     for t in range(attack.steps):
         s = attack.step(p, s, p.look(s.z, attack.loss, grad=attack.needs == Sight.GRADIENT), t)
@@ -248,7 +266,7 @@ def run(
     access, settings = access or WhiteBox(), settings or Settings()
     rng = rng or Rng.of(0, len(x))
     _check(attack, model, x, threat, access)
-    device = torch.device(settings.device) if settings.device else _device(model, x)
+    device = torch.device(settings.device) if settings.device else device_of(model, x)
     caller, size = Caller(unwrapped(model), settings), settings.batch_size or _batch_size(x, device)
     done: list[Outcome] = []
     at = 0
@@ -283,7 +301,7 @@ def _run_batch(
     device: torch.device,
     at_once: int,
 ) -> Outcome:
-    x, goal, rng = x.to(device), _to(goal, device), rng.to(device)
+    x, goal, rng = on(x, device), on(goal, device), on(rng, device)
     with torch.no_grad():
         clean = model(x)
     if clean.isnan().any():
@@ -309,12 +327,7 @@ def _run_batch(
     best = torch.where(inside.view(-1, *(1,) * (x.ndim - 1)), desk.best, x)
     loss = torch.where(desk.forwards > 0, desk.loss, torch.nan)
     outcome = Outcome(best, status, threat.size(best, x), loss, desk.forwards, desk.backwards, desk.checks, desk.first)
-    return _to(outcome, torch.device("cpu"))
-
-
-def _to(record: Any, device: torch.device) -> Any:
-    fields = {name: v.to(device) for name, v in vars(record).items() if isinstance(v, Tensor)}
-    return replace(record, **fields)
+    return on(outcome, torch.device("cpu"))
 
 
 def _check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable, access: Access) -> None:
@@ -329,21 +342,23 @@ def _check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable, 
             f"{_SHOWN[access.gives]}: use access=NES(...) to estimate gradients from scores, or an attack that needs "
             f"no more than the {_SHOWN[access.gives]} (adamant attacks lists what each needs)."
         )
+    threat.check(x)
+    _check_threat(attack, threat, x)
+
+
+def _check_threat(attack: Attack | Composite, threat: Projectable, x: Inputs) -> None:
+    endless = threat.budget(x).isinf()
+    if bool(endless.any()) and not bool(endless.all()):
+        raise InputError("Some rows have a budget and some have none (inf): attack them one after the other.")
     for leaf in leaves(attack):
         if isinstance(leaf, Picky) and not isinstance(threat, leaf.threats):
             fits = ", ".join(t.__name__ for t in leaf.threats)
             raise InputError(f"{type(leaf).__name__} works within {fits}, not within {type(threat).__name__}.")
-    threat.check(x)
-    endless = threat.budget(x).isinf()
-    if bool(endless.any()):
-        if not bool(endless.all()):
-            raise InputError("Some rows have a budget and some have none (inf): attack them one after the other.")
-        for leaf in leaves(attack):
-            if not isinstance(leaf, Minimal):
-                raise InputError(
-                    f"{type(leaf).__name__} works within a budget and {type(threat).__name__} has none: give one, "
-                    f"such as {type(threat).__name__}(0.1), or take a minimum-norm attack (adamant attacks lists them)."
-                )
+        if bool(endless.any()) and not isinstance(leaf, Minimal):
+            raise InputError(
+                f"{type(leaf).__name__} works within a budget and {type(threat).__name__} has none: give one, "
+                f"such as {type(threat).__name__}(0.1), or take a minimum-norm attack (adamant attacks lists them)."
+            )
 
 
 def leaves(attack: Attack | Composite) -> Iterator[Attack]:
@@ -356,10 +371,6 @@ def leaves(attack: Attack | Composite) -> Iterator[Attack]:
 
 
 _SHOWN = {Sight.LABELS: "predicted label", Sight.SCORES: "scores", Sight.GRADIENT: "gradient"}
-
-
-def _device(model: nn.Module, x: Tensor) -> torch.device:
-    return next((p.device for p in model.parameters()), x.device)
 
 
 def _batch_size(x: Tensor, device: torch.device) -> int:

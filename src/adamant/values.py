@@ -62,13 +62,14 @@ def _variadic(value: Any) -> tuple[Any, ...] | None:
 def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
     """The value that the text writes: names of the vocabulary, called with numbers, texts, tuples and other values.
 
-    `linf:8/255` is short for `Linf(8/255)`, a bare name for a call without arguments. Raises InputError for anything
+    `linf:8/255` is short for `Linf(8/255)`, and a bare name, in any case, for a call without arguments. Raises InputError for anything
     else; nothing is ever evaluated as code.
     """
     name, colon, rest = text.partition(":")
     known = {n.lower(): n for n in vocabulary}
-    if colon and name.strip().isidentifier():
-        text = f"{known.get(name.strip().lower(), name.strip())}({rest})"
+    if name.strip().isidentifier():
+        named = known.get(name.strip().lower(), name.strip())
+        text = f"{named}({rest})" if colon else named
     try:
         return _build(ast.parse(text.strip(), mode="eval").body, vocabulary, kind, call_names=True)
     except (SyntaxError, RecursionError, MemoryError):

@@ -44,6 +44,7 @@ class Attack(Source):
     """Aim at this class; without it, any wrong class will do."""
     attack: str = "PGD(steps=40)"
     threat: str = "linf:8/255"
+    """What may be changed; a norm without a budget (l2) asks a minimum-norm attack for the smallest change."""
     access: str = "WhiteBox()"
     max_looks: int | None = None
     """At most so many forwards per row."""
@@ -53,7 +54,11 @@ class Attack(Source):
     def run(self) -> int:
         """Attack and write what came of it."""
         at_least_one(max_looks=self.max_looks, classes=self.classes)
-        attack, threat, access = words.attack(self.attack), words.threat(self.threat), words.sight(self.access)
+        attack, threat, access = (
+            words.attack(self.attack),
+            words.threat(self.threat, budget=False),
+            words.sight(self.access),
+        )
         if (self.input is None) == (self.data is None):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
         self.check_device()
@@ -80,6 +85,7 @@ class Attack(Source):
             "attack": brief(attack), "threat": brief(threat), "seed": self.seed, "notes": list(notes),
             "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
             "success_rate": out.success_rate, "robust_accuracy": out.robust_accuracy,
+            "median_size": float(out.size[out.broken].median()) if out.broken.any() else None,
             "forwards": int(out.forwards.sum()), "backwards": int(out.backwards.sum()), "checks": int(out.checks.sum()),
         }  # fmt: skip
         if self.input:
@@ -110,7 +116,8 @@ class Attack(Source):
     def _tell(self, d: dict[str, Any], folder: Path) -> None:
         say = partial(self.console.print, soft_wrap=True)
         broken = f"{d['success_rate']:.1%} of the rows that the model had right were broken"
-        say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {broken}.")
+        size = "" if d["median_size"] is None else f" The median size of the changes is {d['median_size']:.4g}."
+        say(f"{d['attack']} under {d['threat']}, seed {self.seed}: {broken}.{size}")
         if "before" in d:
             before, after = (f"class {d[k]['class']} ({d[k]['confidence']:.1%})" for k in ("before", "after"))
             say(f"Before: {before}. After, as saved in 8 bits: {after}.")

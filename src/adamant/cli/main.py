@@ -25,8 +25,9 @@ def _members() -> dict[str, Any]:
     from adamant.cli.listing import Attacks, Models, Recipes, Threats
     from adamant.cli.report import Report
     from adamant.cli.train import Train
+    from adamant.cli.transfer import Transfer
 
-    members = (Demo, Audit, Attack, Train, Report, Attacks, Threats, Recipes, Models)
+    members = (Demo, Audit, Attack, Train, Transfer, Report, Attacks, Threats, Recipes, Models)
     return {member.__name__.lower(): member for member in members}
 
 

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from adamant import access, attacks, losses, threats
+from adamant import access, attacks, losses, threats, variety
 from adamant.attacks import starts
 from adamant.batch import PerRow, Shared
 from adamant.engine import Attack, Composite
@@ -18,6 +18,7 @@ from adamant.evaluation import Suite
 from adamant.threats import L0, Projectable
 from adamant.training import Plan, Recipe, average, inner, knobs, outer, plan, recipes
 from adamant.values import brief, read
+from adamant.variety import Varied
 
 Words = dict[str, Callable[..., Any]]
 
@@ -29,17 +30,18 @@ def _named(members: tuple[Any, ...]) -> Words:
 PARTS: Words = _named((*losses.CATALOGUE, *starts.CATALOGUE, PerRow, Shared))
 ATTACKS: Words = {**{e.name: e.member for e in attacks.CATALOGUE}}
 THREATS: Words = _named(threats.CATALOGUE)
-ACCESS: Words = _named(access.CATALOGUE)
+ACCESS: Words = _named((*access.CATALOGUE, Varied))
+_CHANGES: Words = _named((*variety.CATALOGUE, Shared))
 RECIPES: Words = _named(recipes.CATALOGUE)
 _TRAINING: Words = _named((*average.CATALOGUE, *inner.CATALOGUE, *knobs.CATALOGUE, *outer.CATALOGUE, Recipe))
 OPTIMIZERS: Words = _named(tuple(m for m in plan.CATALOGUE if m is not Plan))
 
 
-def threat(text: str) -> Projectable:
-    """`linf:8/255` or `Linf(8/255, mask=...)`."""
+def threat(text: str, *, budget: bool = True) -> Projectable:
+    """`linf:8/255` or `Linf(8/255, mask=...)`; where a budget is no must, `l2` alone asks for the smallest change."""
     made = _expect(read(text, {**THREATS, **PARTS}, kind="threat model"), THREATS, text, "threat model")
     eps = getattr(made, "eps", None)
-    if isinstance(eps, (bool, int, float)) and (isinstance(eps, bool) or not math.isfinite(eps)):
+    if isinstance(eps, bool) or (budget and isinstance(eps, (int, float)) and not math.isfinite(eps)):
         raise InputError(f"The budget of {text!r} is {eps}: give a finite number, such as linf:8/255.")
     if isinstance(made, L0) and isinstance(eps, (int, float)) and eps < 1:
         raise InputError(f"The budget of {text!r} is {eps:g} entries: give the number of entries that may change.")
@@ -53,7 +55,7 @@ def attack(text: str) -> Attack | Composite:
 
 def sight(text: str) -> access.Access:
     """`NES(n=100)`."""
-    return _sound(_expect(read(text, ACCESS, kind="access"), ACCESS, text, "access"), text)
+    return _sound(_expect(read(text, {**ACCESS, **_CHANGES}, kind="access"), ACCESS, text, "access"), text)
 
 
 def recipe(text: str) -> Recipe:
@@ -94,7 +96,7 @@ _POSITIVE = ("steps", "n", "keep", "rate", "sigma")
 # Protocols of one call look alike: whoever is in the catalogue is meant.
 _MEMBERS: dict[type, tuple[Any, ...]] = {
     losses.Loss: losses.CATALOGUE, starts.Start: starts.CATALOGUE, knobs.Knob: knobs.CATALOGUE,
-    inner.Inner: inner.CATALOGUE, outer.Outer: outer.CATALOGUE,
+    inner.Inner: inner.CATALOGUE, outer.Outer: outer.CATALOGUE, variety.Change: variety.CATALOGUE,
 }  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def _sound(value: Any, text: str) -> Any:
     for f in dataclasses.fields(value):
         held = getattr(value, f.name)
         odd = "" if fits(held, kinds[f.name]) else "not what belongs there"
-        if not odd and isinstance(held, float) and not math.isfinite(held):
+        if not odd and isinstance(held, float) and not math.isfinite(held) and held != f.default:
             odd = "not a finite number"
         if not odd and f.name in _POSITIVE and isinstance(held, (int, float)) and not held > 0:
             odd = "not above zero"

@@ -5,6 +5,19 @@ from adamant.models.init import count_parameters
 from adamant.models.load import load_model
 from adamant.models.logits import as_logits
 from adamant.models.save import save_model
+from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
 from adamant.models.zoo import ZOO, build
 
-__all__ = ["ZOO", "Architecture", "as_logits", "build", "count_parameters", "load_model", "save_model"]
+__all__ = [
+    "BPDA",
+    "ZOO",
+    "Architecture",
+    "Ensemble",
+    "Normalised",
+    "OneLogit",
+    "as_logits",
+    "build",
+    "count_parameters",
+    "load_model",
+    "save_model",
+]

@@ -42,6 +42,47 @@ class Normalised(nn.Module):
         return self.net((x - self.mean.view(lead)) / self.std.view(lead))
 
 
+class Ensemble(nn.Module):
+    """The mean of the logits of several models of the same classes: one surrogate made of many."""
+
+    def __init__(self, *nets: nn.Module) -> None:
+        super().__init__()
+        if not nets:
+            raise InputError("An ensemble needs at least one model.")
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([net(x) for net in self.nets]).mean(0)
+
+
+class BPDA(nn.Module):
+    """`net(defence(x))` with the gradient of `net(substitute(x))` (Athalye et al., 2018, arXiv:1802.00420).
+
+    For a step before the model that has no useful gradient: quantising, JPEG, a denoiser outside torch. Without a
+    substitute the identity stands for it, which asks that the defence returns something near x, of its shape.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        defence: Callable[[Tensor], Tensor],
+        substitute: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.defence, self.substitute = net, defence, substitute
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            defended = self.defence(x)
+        stand_in = x if self.substitute is None else self.substitute(x)
+        if defended.shape != stand_in.shape:
+            raise ModelError(
+                f"The defence returns {tuple(defended.shape)} and its substitute {tuple(stand_in.shape)}; "
+                "give a substitute that returns the same shape."
+            )
+        return self.net(stand_in + (defended - stand_in).detach())
+
+
 class OneLogit(nn.Module):
     """A binary model with one logit z (n 1) as two logits [0, z] (n 2): softmax gives [1 - sigmoid(z), sigmoid(z)]."""
 

@@ -1,0 +1,95 @@
+"""Transfer: what fools one model, does it fool another? Crafted on each source, judged on each target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from adamant._types import Inputs
+from adamant.access import Access
+from adamant.batch import on, take
+from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
+from adamant.engine import Attack, Composite, perturb
+from adamant.errors import InputError
+from adamant.evaluation.counting import share
+from adamant.goals import Goal
+from adamant.random import Rng
+from adamant.threats import Projectable
+
+
+@final
+@dataclass(frozen=True)
+class Transfer:
+    """How often examples made on a source (first key) fool a target (second key), among the rows it had right."""
+
+    rate: dict[str, dict[str, dict[str, Any]]]  # each a share with its 95 % interval
+    clean: dict[str, dict[str, Any]]  # accuracy of each target before
+    x_adv: dict[str, Tensor]
+
+
+def transfer(
+    attack: Attack,
+    sources: Mapping[str, nn.Module],
+    targets: Mapping[str, nn.Module],
+    x: Inputs,
+    goal: Goal,
+    threat: Projectable,
+    *,
+    access: Access | None = None,
+    rng: Rng | None = None,
+    batch_size: int = 128,
+) -> Transfer:
+    """Craft the attack's last point on each source, without asking a target anything, and judge it on every target.
+
+    `access` says how the gradient of the source is seen: `Varied(...)` makes it carry further. An example outside of
+    the threat model counts as a failure. Raises InputError for a composite, whose parts stop at what fools the source.
+    """
+    if isinstance(attack, Composite):
+        raise InputError(
+            f"{type(attack).__name__} stops at what fools the source; transfer takes the last point of one attack."
+        )
+    if not sources or not targets:
+        raise InputError("Transfer needs at least one model to attack and one to judge.")
+    rng = rng or Rng.of(0, len(x))
+    right = {name: ~goal.reached(_logits(model, x, batch_size)) for name, model in targets.items()}
+    made: dict[str, Tensor] = {}
+    rate: dict[str, dict[str, dict[str, Any]]] = {}
+    for source, model in sources.items():
+        made[source] = _craft(attack, model, x, goal, threat, access, rng, batch_size)
+        inside = threat.contains(made[source], x)
+        rate[source] = {}
+        for name, target in targets.items():
+            fooled = goal.reached(_logits(target, made[source], batch_size)) & inside & right[name]
+            if not bool(right[name].any()):
+                raise InputError(f"The model {name} has no row right: nothing can be taken from it.")
+            rate[source][name] = share(int(fooled.sum()), int(right[name].sum()))
+    return Transfer(rate, {name: share(int(r.sum()), len(x)) for name, r in right.items()}, made)
+
+
+def _craft(
+    attack: Attack,
+    model: nn.Module,
+    x: Inputs,
+    goal: Goal,
+    threat: Projectable,
+    access: Access | None,
+    rng: Rng,
+    size: int,
+) -> Tensor:
+    raw, parts = unwrapped(model), list[Tensor]()
+    device = device_of(raw, x)
+    with untouched(raw, seed=int(rng.key[0])):
+        for rows in torch.arange(len(x)).split(size):
+            part, their, keys = on(x[rows], device), on(take(goal, rows), device), on(take(rng, rows), device)
+            parts.append(perturb(attack, raw, part, their, take(threat, rows), rng=keys, access=access).cpu())
+    return torch.cat(parts)
+
+
+def _logits(model: nn.Module, x: Tensor, size: int) -> Tensor:
+    raw = unwrapped(model)
+    with untouched(raw), torch.no_grad():
+        return torch.cat([Caller(raw, Settings())(part.to(device_of(raw, x))).cpu() for part in x.split(size)])
