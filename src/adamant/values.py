@@ -62,8 +62,8 @@ def _variadic(value: Any) -> tuple[Any, ...] | None:
 def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
     """The value that the text writes: names of the vocabulary, called with numbers, texts, tuples and other values.
 
-    `linf:8/255` is short for `Linf(8/255)`, and a bare name, in any case, for a call without arguments. Raises InputError for anything
-    else; nothing is ever evaluated as code.
+    `linf:8/255` is short for `Linf(8/255)`, and a bare name, in any case, for a call without arguments.
+    Raises InputError for anything else; nothing is ever evaluated as code.
     """
     name, colon, rest = text.partition(":")
     known = {n.lower(): n for n in vocabulary}

@@ -1,0 +1,177 @@
+"""The referee: another library's attack under our threat model, and where its claims are false.
+
+Foolbox, torchattacks, ART and adv_lib are met here, and imported nowhere else; none of them is needed otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from adamant._types import Inputs, Mask
+from adamant.batch import PerRow, Rows, per_row, take
+from adamant.calling import Caller, Settings, untouched, unwrapped
+from adamant.engine import Outcome, Status
+from adamant.errors import InputError
+from adamant.goals import Goal, Targeted
+from adamant.threats import Projectable
+
+
+@final
+@dataclass(frozen=True)
+class Ruling(Rows):
+    """What came back, what was said of it, and what is true: one line for each row."""
+
+    x_adv: Tensor  # as it came
+    claimed: Tensor
+    finite: Tensor
+    in_box: Tensor
+    in_budget: Tensor  # to within the slack
+    excess: Tensor  # how far beyond the exact budget, as a share of it
+    outcome: Outcome  # ours: broken means inside and fooled, asked alone
+
+    @property
+    def false_claims(self) -> Mask:
+        """Rows said to be broken that are not; a row that was wrong already is nobody's success."""
+        return self.claimed & ~self.outcome.broken & (self.outcome.status != Status.WRONG_ALREADY)
+
+    @property
+    def unclaimed(self) -> Mask:
+        """Rows that are broken though nobody said so."""
+        return ~self.claimed & self.outcome.broken
+
+    def sentences(self) -> list[str]:
+        """What is to be said of it, for a person."""
+        false, right = self.false_claims, self.outcome.status != Status.WRONG_ALREADY
+        lines = [
+            f"{int((self.claimed & right).sum())} successes claimed on {int(right.sum())} rows that were right, "
+            f"{int(self.outcome.broken.sum())} true."
+        ]
+        reasons = (
+            ("hold NaN or infinity", ~self.finite),
+            ("are outside of the box", self.finite & ~self.in_box),
+            ("are outside of the budget", self.finite & self.in_box & ~self.in_budget),
+            ("do not fool the model when asked alone", self.finite & self.in_box & self.in_budget),
+        )
+        lines += [
+            f"{int((false & rows).sum())} false claims {words}: rows {_some(false & rows)}."
+            for words, rows in reasons
+            if bool((false & rows).any())
+        ]
+        close = self.outcome.broken & (self.excess > 0)
+        if bool(close.any()):
+            most = float(self.excess[close].max())
+            lines.append(
+                f"{int(close.sum())} true ones lie beyond the budget by rounding, by {most:.1e} of it at most: they "
+                "count here, and would not in an audit."
+            )
+        if bool(self.unclaimed.any()):
+            lines.append(f"{int(self.unclaimed.sum())} successes were not claimed: rows {_some(self.unclaimed)}.")
+        return lines
+
+
+def referee(
+    attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable, *, slack: float = 1e-6
+) -> Ruling:
+    """Let another library attack every row of x (n, *d), and judge what comes back as our own successes are judged.
+
+    `attack` is an attack object of Foolbox, torchattacks or ART (made for this model, as they ask), a function of
+    adv_lib, or `craft(model, x, goal) -> (x_adv, claimed)`. A library that claims nothing is taken to claim all that it
+    returns changed. `slack` is the share of the budget that rounding may add, as most libraries do not mind theirs.
+    Raises InputError for what is no attack, or returns anything but examples of the shape of x.
+    """
+    threat.check(x)
+    raw = unwrapped(model)
+    with untouched(raw):
+        made, claimed = _made(attack, raw, x.clone(), goal, threat)
+        if getattr(made, "shape", None) != x.shape:
+            what = tuple(getattr(made, "shape", ())) or type(made).__name__
+            raise InputError(f"The attack returned {what}; examples have the shape of the inputs, {tuple(x.shape)}.")
+        made, claimed = made.detach().to(x), claimed.detach().to(x.device).bool()
+        caller = Caller(raw, Settings())
+        clean = caller.alone(x)
+        goal.check(clean.shape[1])
+        wrong = goal.reached(clean)
+        finite = made.isfinite().flatten(1).all(1)
+        budget = threat.budget(x).double()
+        in_box = threat.at(torch.inf).contains(made, x)
+        inside = threat.at(PerRow(budget * (1 + slack))).contains(made, x)
+        broken = torch.zeros_like(wrong)
+        asked = (inside & ~wrong).nonzero().squeeze(1)
+        if len(asked):
+            broken[asked] = take(goal, asked).reached(caller.alone(made[asked]))
+    status = torch.where(wrong, int(Status.WRONG_ALREADY), int(Status.ROBUST))
+    status[broken] = int(Status.BROKEN)
+    best = torch.where(per_row(broken, x), made, x)
+    none, nan = torch.zeros_like(status), torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
+    checks = 1 + (inside & ~wrong).long()
+    outcome = Outcome(best, status, threat.size(best, x), nan, none, none, checks, none)
+    excess = (threat.size(made, x) / budget - 1).clamp_min(0).nan_to_num(torch.inf)
+    return Ruling(made, claimed, finite, in_box, inside, excess, outcome)
+
+
+def better(a: Outcome, b: Outcome) -> Outcome:
+    """Row by row the one that broke it, and of two that did the one of smaller change; passes are added up."""
+    takes_b = b.broken & (~a.broken | (b.size < a.size))
+    fields = {name: torch.where(per_row(takes_b, value), getattr(b, name), value) for name, value in vars(a).items()}
+    fields |= {name: getattr(a, name) + getattr(b, name) for name in ("forwards", "backwards", "checks")}
+    return Outcome(**fields)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Libraries
+
+
+def _made(attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable) -> tuple[Tensor, Mask]:
+    """The library's examples, and which of them it says succeed."""
+    named = attack if hasattr(attack, "__name__") else type(attack)  # a function, or an object that can be called
+    library = str(getattr(named, "__module__", "")).partition(".")[0]
+    target = goal.target if isinstance(goal, Targeted) else None
+    y = goal.anchor if target is None else target
+    match library:
+        case "foolbox":
+            return _foolbox(attack, model, x, y, threat, targeted=target is not None)
+        case "torchattacks":
+            if target is not None:
+                attack.set_mode_targeted_by_label(quiet=True)
+            made = attack(x, y)
+        case "art":
+            made = torch.from_numpy(attack.generate(x=x.cpu().numpy(), y=y.cpu().numpy())).to(x.device)
+        case "adv_lib":
+            made = attack(model=model, inputs=x, labels=y, targeted=target is not None)
+        case _:
+            if not callable(attack):
+                raise InputError(
+                    f"{type(attack).__name__} is no attack that the referee knows: give one of Foolbox, torchattacks, "
+                    "ART or adv_lib, or a function of (model, x, goal) that returns (x_adv, claimed)."
+                )
+            return cast(Any, attack)(model, x, goal)
+    return made, _changed(made, x)
+
+
+def _foolbox(
+    attack: Any, model: nn.Module, x: Inputs, y: Tensor, threat: Projectable, *, targeted: bool
+) -> tuple[Tensor, Mask]:
+    foolbox: Any = importlib.import_module("foolbox")
+    seen = foolbox.PyTorchModel(model, bounds=getattr(threat, "box", (0.0, 1.0)), device=x.device)
+    criterion = foolbox.criteria.TargetedMisclassification(y) if targeted else foolbox.criteria.Misclassification(y)
+    eps = getattr(threat, "eps", None)
+    finite = isinstance(eps, (int, float)) and math.isfinite(eps)
+    _, clipped, claims = attack(seen, x, criterion, epsilons=eps if finite else None)
+    return clipped, claims
+
+
+def _changed(made: Any, x: Tensor) -> Mask:
+    if not isinstance(made, Tensor) or made.shape != x.shape:
+        return torch.zeros(len(x), dtype=torch.bool)
+    return (made.detach() != x).flatten(1).any(1)
+
+
+def _some(rows: Mask) -> str:
+    found = rows.nonzero().squeeze(1).tolist()
+    return ", ".join(map(str, found[:8])) + (" and more" if len(found) > 8 else "")
