@@ -88,7 +88,7 @@ def referee(
     threat.check(x)
     raw = unwrapped(model)
     with untouched(raw):
-        made, claimed = _made(attack, raw, x.clone(), goal, threat)
+        made, claimed = craft(attack, raw, x.clone(), goal, threat)
         if getattr(made, "shape", None) != x.shape:
             what = tuple(getattr(made, "shape", ())) or type(made).__name__
             raise InputError(f"The attack returned {what}; examples have the shape of the inputs, {tuple(x.shape)}.")
@@ -127,7 +127,7 @@ def better(a: Outcome, b: Outcome) -> Outcome:
 # Libraries
 
 
-def _made(attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable) -> tuple[Tensor, Mask]:
+def craft(attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable) -> tuple[Tensor, Mask]:
     """The library's examples, and which of them it says succeed."""
     named = attack if hasattr(attack, "__name__") else type(attack)  # a function, or an object that can be called
     library = str(getattr(named, "__module__", "")).partition(".")[0]
