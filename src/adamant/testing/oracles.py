@@ -52,24 +52,22 @@ def best_margin(
     Untargeted, a positive value means that the row can be broken, a negative one that it cannot. Targeted with more
     than two classes it is a bound from above: the programmes of the other classes are solved apart.
     """
-    weight, bias, flat = model.weight.double(), model.bias.double(), x.double().flatten(1)
-    gaps: list[Tensor] = []
-    for k in range(len(weight)):
-        to, off = (k, label) if target is None else (target, k)
-        w, b = weight[to] - weight[off], bias[to] - bias[off]
-        w = w.expand(len(x), -1)
-        gap = (w * flat).sum(1) + b + _gain(w, flat, threat)
-        same = (torch.as_tensor(to, device=x.device) == torch.as_tensor(off, device=x.device)).expand(len(x))
-        gaps.append(torch.where(same, -torch.inf if target is None else torch.inf, gap))
-    stacked = torch.stack(gaps, 1)
-    return (stacked.amax(1) if target is None else stacked.amin(1)).detach()
+    weight, bias, flat = model.weight.detach().double(), model.bias.detach().double(), x.double().flatten(1)
+    n, k = len(x), len(weight)
+    other = torch.arange(k, device=x.device).repeat(n)
+    own = (label if target is None else target).repeat_interleave(k)
+    to, off = (other, own) if target is None else (own, other)
+    w, at = weight[to] - weight[off], flat.repeat_interleave(k, 0)
+    eps = threat.budget(x).double().repeat_interleave(k)[:, None]
+    gap = (w * at).sum(1) + bias[to] - bias[off] + _gain(w, at, eps, threat)
+    gap = torch.where(to == off, -torch.inf if target is None else torch.inf, gap).view(n, k)
+    return gap.amax(1) if target is None else gap.amin(1)
 
 
-def _gain(w: Tensor, x: Tensor, threat: Projectable) -> Tensor:
+def _gain(w: Tensor, x: Tensor, eps: Tensor, threat: Projectable) -> Tensor:
     """max <w, d> over the d that the threat model allows at x."""
     assert isinstance(threat, (Linf, L2, L1, L0))
     low, high = threat.box
-    eps = threat.budget(x).double()[:, None]
     room = torch.where(w > 0, high - x, x - low)
     worth = w.abs()
     if isinstance(threat, Linf):
