@@ -21,6 +21,7 @@ PRINTS = {
     "own_model": (r"robust accuracy \d+\.\d%, 95 % interval", (slow,)),
     "black_box": (r"PGD (.|\n)*RandomSearch (.|\n)*refused: PGD needs the gradient", (slow,)),
     "harden": (r"standard +\d+\.\d%(.|\n)*madry +\d+\.\d%", (slow,)),
+    "smallest_change": (r"median L2 size of the changes: 0\.\d(.|\n)*within 2.0 : 0%", (slow,)),
     "own_attack": (r"NIFGSM\(.*\) keeps every promise in 16 cases", (slow,)),
     "tutorial": (r"clean accuracy(.|\n)*hardened: clean \d+\.\d%, robust \d+\.\d%", (slow,)),
 }
