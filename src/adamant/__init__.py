@@ -5,26 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adamant import attacks
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
-from adamant.attacks import (
-    BIM,
-    DDN,
-    FGM,
-    FGSM,
-    MIFGSM,
-    PGD,
-    RFGSM,
-    DeepFool,
-    EachTarget,
-    RandomSearch,
-    Restarts,
-    Union,
-)  # fmt: skip
+from adamant.attacks import *  # noqa: F403
 from adamant.calling import Settings
 from adamant.engine import Outcome, Status
 from adamant.errors import AdamantError
 from adamant.losses import DLR, KL, CrossEntropy, Margin, Margins
-from adamant.threats import L0, L1, L2, Linf
+from adamant.threats import L0, L1, L2, Flow, Linf, Recolour, Spatial
+from adamant.variety import Varied
 
 if TYPE_CHECKING:
     from adamant.api import attack, audit, train
@@ -36,11 +25,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "BIM", "DDN", "DLR", "EOT", "FGM", "FGSM", "KL", "L0", "L1", "L2", "MIFGSM", "NES", "PGD", "RFGSM", "SPSA",
-    "AdamantError", "CrossEntropy", "DeepFool", "EachTarget", "LabelsOnly", "Linf", "Margin", "Margins", "Outcome",
-    "RandomSearch", "Restarts", "ScoresOnly", "Settings", "Status", "Union", "WhiteBox", "attack", "audit",
-    "load_data", "load_model", "recipes", "train", "write_page",
+    "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Flow", "LabelsOnly",
+    "Linf", "Margin", "Margins", "Outcome", "Recolour", "ScoresOnly", "Settings", "Spatial", "Status", "Varied",
+    "WhiteBox", "attack", "audit", "load_data", "load_model", "recipes", "train", "write_page",
 ]  # fmt: skip
+__all__ += attacks.__all__
 
 # What needs more than torch is imported when it is first asked for.
 _LATER = {

@@ -19,7 +19,7 @@ from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models import as_logits
 from adamant.random import Rng
-from adamant.threats import Projectable
+from adamant.threats import Parametric, Projectable
 
 
 def attack(
@@ -27,7 +27,7 @@ def attack(
     model: nn.Module,
     x: Inputs,
     y: Labels,
-    threat: Projectable,
+    threat: Projectable | Parametric,
     *,
     target: Labels | None = None,
     access: Access | None = None,

@@ -6,8 +6,9 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Mask
 from adamant.access import Access, Look, Sight, WhiteBox
-from adamant.batch import Rows, cat, on, take
+from adamant.batch import Rows, Shared, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
 from adamant.desk import Blind, Desk
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Goal
 from adamant.losses import Loss
 from adamant.random import Rng
-from adamant.threats import Anchored, Projectable
+from adamant.threats import Anchored, Linf, Parametric, Projectable
 
 
 class Status(IntEnum):
@@ -136,7 +137,7 @@ class Outcome(Rows):
 
     x_adv: Tensor  # the adversarial input where broken (without a budget, the smallest), else the best try
     status: Tensor  # `Status`, int64
-    size: Tensor  # float64, in the threat model's unit
+    size: Tensor  # float64, in the threat model's unit; of parameters, the largest as a share of what is allowed
     loss: Tensor  # the attack's own loss at x_adv; NaN where nothing was tried
     forwards: Tensor  # passes of the search, int64
     backwards: Tensor
@@ -232,6 +233,11 @@ def perturb(
     No verdicts, no early stop and no last look, so PGD(steps=k) costs k forwards and k backwards.
     The caller holds the model `untouched`.
     """
+    if isinstance(threat, Parametric):
+        raise InputError(
+            f"{type(threat).__name__} changes parameters of the picture: it can be attacked and audited, and neither "
+            "trained with nor transferred."
+        )
     _check_threat(attack, threat, x)
     desk = Blind(Caller(unwrapped(model), Settings(lanes=1)))
     p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
@@ -250,7 +256,7 @@ def run(
     model: nn.Module,
     x: Inputs,
     goal: Goal,
-    threat: Projectable,
+    threat: Projectable | Parametric,
     *,
     access: Access | None = None,
     rng: Rng | None = None,
@@ -265,6 +271,8 @@ def run(
     """
     access, settings = access or WhiteBox(), settings or Settings()
     rng = rng or Rng.of(0, len(x))
+    if isinstance(threat, Parametric):
+        return _run_on_parameters(attack, model, x, goal, threat, access, rng, settings)
     _check(attack, model, x, threat, access)
     device = torch.device(settings.device) if settings.device else device_of(model, x)
     caller, size = Caller(unwrapped(model), settings), settings.batch_size or _batch_size(x, device)
@@ -288,6 +296,46 @@ def run(
             if settings.watch:
                 settings.watch(min(at, len(x)), len(x))
     return cat(done)
+
+
+def _run_on_parameters(
+    attack: Attack | Composite,
+    model: nn.Module,
+    x: Inputs,
+    goal: Goal,
+    threat: Parametric,
+    access: Access,
+    rng: Rng,
+    settings: Settings,
+) -> Outcome:
+    """The parameters, free in [-1, 1], and the picture, fixed, are one input to a model that applies them first."""
+    threat.check(x)
+    shape = threat.parameters(x)
+    k, (low, high) = math.prod(shape), threat.box
+    joint = torch.cat([x.new_zeros(len(x), k), x.flatten(1)], 1)
+    ball = Linf(1.0, box=(min(-1.0, low), max(1.0, high)), mask=Shared(torch.arange(joint.shape[1]) < k))
+    out = run(
+        attack, _Applied(unwrapped(model), threat, shape, x.shape[1:]), joint, goal, ball,
+        access=access, rng=rng, settings=settings,
+    )  # fmt: skip
+    theta, made = out.x_adv[:, :k].reshape(-1, *shape), x.cpu().clone()
+    with torch.no_grad():
+        for i in theta.flatten(1).any(1).nonzero().flatten().tolist():  # one by one, as the success was judged
+            made[i] = threat.apply(x[i : i + 1].cpu(), theta[i : i + 1])[0]
+    return replace(out, x_adv=made)
+
+
+class _Applied(nn.Module):
+    """The model behind a change: takes parameters and picture in one row."""
+
+    def __init__(self, net: nn.Module, threat: Parametric, shape: tuple[int, ...], picture: torch.Size) -> None:
+        super().__init__()
+        self.net, self.threat, self.shape, self.picture = net, threat, shape, picture
+
+    def forward(self, joint: Tensor) -> Any:
+        k = math.prod(self.shape)
+        theta, x = joint[:, :k].reshape(-1, *self.shape), joint[:, k:].reshape(-1, *self.picture)
+        return self.net(self.threat.apply(x, theta))
 
 
 def _run_batch(

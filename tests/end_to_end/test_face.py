@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 import adamant as am
+from adamant.attacks.catalogue import CATALOGUE
 from adamant.evaluation import QUICK
 from adamant.training import Plan
 
 from .conftest import command
 
 
-def test_names_are_sorted_and_importable():
-    def place(name):  # constants and abbreviations, classes, functions
-        return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
-
-    assert list(am.__all__) == sorted(am.__all__, key=place)
+def test_names_are_importable_and_hold_every_attack():
+    assert {e.member for e in CATALOGUE} <= {getattr(am, name) for name in am.__all__}
     assert len(set(am.__all__)) == len(am.__all__)
     for name in am.__all__:
         assert getattr(am, name) is not None

@@ -8,8 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adamant
-from adamant import access, attacks, evaluation, losses, threats
-from adamant.attacks import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM, EachTarget, RandomSearch, Restarts, Union, starts
+from adamant import access, evaluation, losses, threats
+from adamant.attacks import (
+    BIM,
+    FGM,
+    FGSM,
+    MIFGSM,
+    PGD,
+    RFGSM,
+    EachTarget,
+    RandomSearch,
+    Restarts,
+    Union,
+    catalogue,
+    starts,
+)
 from adamant.batch import PerRow, Shared
 from adamant.cli import words
 from adamant.errors import InputError
@@ -74,7 +87,7 @@ def test_every_setting_reads_back(value) -> None:
 def test_no_member_of_a_catalogue_is_left_out() -> None:
     covered = {type(v) for v in EVERYTHING}
     members = [
-        *threats.CATALOGUE, *(e.member for e in attacks.CATALOGUE), *starts.CATALOGUE, *losses.CATALOGUE,
+        *threats.CATALOGUE, *(e.member for e in catalogue.CATALOGUE), *starts.CATALOGUE, *losses.CATALOGUE,
         *access.CATALOGUE, *knobs.CATALOGUE, *average.CATALOGUE, *outer.CATALOGUE, *inner.CATALOGUE, *plan.CATALOGUE,
     ]  # fmt: skip
     missing = [m.__name__ for m in members if m not in covered]

@@ -8,7 +8,7 @@ from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM
-from adamant.attacks.search import RandomSearch
+from adamant.attacks.search import Draws, RandomSearch
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ CATALOGUE: tuple[Entry, ...] = (
         "steps + 1 forwards, steps backwards",
         "gradient",
         "when the examples are to transfer to another model",
+    ),
+    Entry(
+        Draws,
+        "Engstrom et al., 2019, arXiv:1712.02779",
+        "steps + 1 forwards",
+        "labels",
+        "the worst of k: for turns and shifts, and to see what noise alone does",
     ),
     Entry(
         RandomSearch,

@@ -1,4 +1,4 @@
-"""Attacks that only compare scores: random search."""
+"""Attacks that look at random: random draws, random search."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ from adamant.access import Look, Sight
 from adamant.batch import Rows, where
 from adamant.engine import Problem
 from adamant.losses import Loss, Margin
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Random members of the threat model, one after another: the worst of k.
+
+    What Engstrom et al. (2019, arXiv:1712.02779) try for turns and shifts; and a test of whether noise alone succeeds.
+    """
+
+    steps: int = 9  # one more draw than steps
+    loss: Loss = Margin()
+    needs: ClassVar[Sight] = Sight.LABELS
+
+    @dataclass(frozen=True)
+    class State(Rows):
+        """The draw to look at."""
+
+        z: Tensor
+
+    def init(self, p: Problem) -> State:
+        return self.State(p.threat.sample(p.x, p.rng.fold("draw").fold(-1)))
+
+    def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        return self.State(p.threat.sample(p.x, p.rng.fold("draw").fold(t)))
 
 
 @final

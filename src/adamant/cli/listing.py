@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from adamant import attacks, threats
+from adamant import threats
+from adamant.attacks.catalogue import CATALOGUE
 from adamant.models import ZOO
 from adamant.training import recipes
 from adamant.values import brief
@@ -19,10 +20,7 @@ Lines = list[dict[str, str]]
 
 
 def _attacks() -> Lines:
-    return [
-        {"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when}
-        for e in attacks.CATALOGUE
-    ]
+    return [{"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when} for e in CATALOGUE]
 
 
 def _first(member: object) -> str:
@@ -31,12 +29,12 @@ def _first(member: object) -> str:
 
 def _threats() -> Lines:
     return [
-        {"name": t.__name__, "set": _first(t), "example": f"{t.__name__.lower()}:{_EPS[t.__name__]}"}
+        {"name": t.__name__, "set": _first(t), "example": _EXAMPLES.get(t.__name__, f"{t.__name__}()")}
         for t in threats.CATALOGUE
     ]
 
 
-_EPS = {"Linf": "8/255", "L2": "0.5", "L1": "12", "L0": "10"}
+_EXAMPLES = {"Linf": "linf:8/255", "L2": "l2:0.5", "L1": "l1:12", "L0": "l0:10"}
 
 
 def _recipes() -> Lines:

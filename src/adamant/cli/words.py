@@ -8,8 +8,9 @@ import types
 from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from adamant import access, attacks, losses, threats, variety
+from adamant import access, losses, threats, variety
 from adamant.attacks import starts
+from adamant.attacks.catalogue import CATALOGUE
 from adamant.batch import PerRow, Shared
 from adamant.engine import Attack, Composite
 from adamant.errors import InputError
@@ -28,7 +29,7 @@ def _named(members: tuple[Any, ...]) -> Words:
 
 
 PARTS: Words = _named((*losses.CATALOGUE, *starts.CATALOGUE, PerRow, Shared))
-ATTACKS: Words = {**{e.name: e.member for e in attacks.CATALOGUE}}
+ATTACKS: Words = {**{e.name: e.member for e in CATALOGUE}}
 THREATS: Words = _named(threats.CATALOGUE)
 ACCESS: Words = _named((*access.CATALOGUE, Varied))
 _CHANGES: Words = _named((*variety.CATALOGUE, Shared))

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adamant.attacks import CATALOGUE
+from adamant.attacks.catalogue import CATALOGUE
 from adamant.engine import Attack, Composite, Outcome, Status
 from adamant.errors import RunError
 from adamant.files import make_folder, write_whole
