@@ -34,7 +34,7 @@ def _threats() -> Lines:
     ]
 
 
-_EXAMPLES = {"Linf": "linf:8/255", "L2": "l2:0.5", "L1": "l1:12", "L0": "l0:10"}
+_EXAMPLES = {"Linf": "linf:8/255", "L2": "l2:0.5", "L1": "l1:12", "L0": "l0:10", "Patch": "Patch((5, 5))"}
 
 
 def _recipes() -> Lines:

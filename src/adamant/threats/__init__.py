@@ -3,11 +3,12 @@
 from adamant.threats.balls import L1, L2, Linf
 from adamant.threats.base import Anchored, Normed, Projectable, ThreatModel
 from adamant.threats.parametric import Flow, Parametric, Recolour, Spatial
+from adamant.threats.patch import Patch
 from adamant.threats.sparse import L0
 
-CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Spatial, Flow, Recolour)
+CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Patch, Spatial, Flow, Recolour)
 
 __all__ = [
     "CATALOGUE", "L0", "L1", "L2",
-    "Anchored", "Flow", "Linf", "Normed", "Parametric", "Projectable", "Recolour", "Spatial", "ThreatModel",
+    "Anchored", "Flow", "Linf", "Normed", "Parametric", "Patch", "Projectable", "Recolour", "Spatial", "ThreatModel",
 ]  # fmt: skip
