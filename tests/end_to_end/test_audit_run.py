@@ -218,3 +218,23 @@ def test_report_opens_in_a_browser(audited, tmp_path):
         assert f"{share:.1f}" in text or f"{share:.0f} %" in text or f"{share:.0f}%" in text
     assert "tiny" in text
     assert "Linf(0.1)" in text
+
+
+@pytest.mark.parametrize(
+    ("threat", "words"),
+    [("Spatial(degrees=20)", "turn the picture by up to 20 degrees"), ("Patch((3, 3))", "3 by 3 pixels")],
+)
+def test_a_threat_that_is_no_ball_is_audited_and_told_in_its_own_words(threat, words, shelf, here):
+    line = ("audit", "odd_models:Good", "--data", shelf / "good.npz", "--threat", threat, "--suite", "quick")
+    said = command(*line, "--out", "a", "--quiet")
+    assert said.code == 0, said.err
+    result = json.loads((here / "a" / "result.json").read_text())
+    page = (here / "a" / "report.html").read_text()
+    assert words in page
+    assert result["robust"]["accuracy"] < result["clean"]["accuracy"] == 1
+    assert "Accuracy over the budget" not in page
+    kept = safetensors.torch.load_file(here / "a" / "adversarial.safetensors")
+    broken = sum(r["status"] == "broken" for r in pq.read_table(here / "a" / "rows.parquet").to_pylist())
+    assert broken == result["clean"]["correct"] - result["robust"]["correct"] == len(next(iter(kept.values())))
+    assert command("audit", "--config", here / "a", "--out", "b", "--quiet").code == 0
+    assert (here / "a" / "rows.parquet").read_bytes() == (here / "b" / "rows.parquet").read_bytes()

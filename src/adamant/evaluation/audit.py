@@ -110,6 +110,7 @@ class Audit:
                 "repr": brief(self.order.threat),
                 "norm": type(self.order.threat).__name__,
                 "eps": _eps(self.order.threat),
+                "allows": getattr(self.order.threat, "allows", None),
             },
             "suite": self.order.suite.name,
             "seed": self.order.seed,

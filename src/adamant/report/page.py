@@ -245,7 +245,7 @@ def _alarms(result: AuditResult, rows: Sequence[Row]) -> list[str]:
 def _curves(models: Sequence[Audited]) -> tuple[Curve, ...]:
     groups: dict[str | None, list[Audited]] = {}
     for model in models:
-        if model.result.curve:
+        if len(model.result.curve) > 1:
             groups.setdefault(model.result.threat.norm, []).append(model)
     return tuple(
         Curve(

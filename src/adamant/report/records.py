@@ -45,6 +45,7 @@ class Threat:
     repr: Annotated[str, "the threat model as it prints in Python"]
     norm: Annotated[str | None, "its geometry, such as Linf"] = None
     eps: Annotated[float | None, "its budget, where one number says it"] = None
+    allows: Annotated[str | None, "what the attacker may do, where the threat model has words of its own"] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,6 +99,8 @@ def is_picture(shape: Sequence[int]) -> bool:
 
 def budget(threat: Threat, data: Data) -> str:
     """What the adversary may do, for a reader who does not know norms; ends the phrase "The attacker may"."""
+    if threat.allows:
+        return threat.allows
     if threat.eps is None or threat.norm is None:
         return f"change an input in any way that the threat model {threat.repr} allows"
     count = math.prod(data.shape) if data.shape else None

@@ -62,6 +62,13 @@ class Spatial(_Pictures):
     shift: float = 0.1  # of the side, each way
     zoom: float = 0.0  # larger or smaller by this factor, 0.1 is ten per cent
 
+    @property
+    def allows(self) -> str:
+        """What the attacker may do, in words."""
+        zoom = f", zoom it by up to {self.zoom:.0%}" if self.zoom else ""
+        turn, shift = f"turn the picture by up to {self.degrees:g} degrees either way", f"{self.shift:.0%} of its side"
+        return f"{turn}{zoom} and shift it by up to {shift}; what comes into view is empty"
+
     def parameters(self, x: Inputs) -> tuple[int, ...]:
         return (4,)
 
@@ -91,6 +98,11 @@ class Flow(_Pictures):
     reach: float = 1.0  # pixels
     grid: int = 5  # shifts along each side
 
+    @property
+    def allows(self) -> str:
+        """What the attacker may do, in words."""
+        return f"bend the picture smoothly, so that no place moves by more than {self.reach:g} pixels along either side"
+
     def parameters(self, x: Inputs) -> tuple[int, ...]:
         return (2, self.grid, self.grid)
 
@@ -112,6 +124,11 @@ class Recolour(_Pictures):
 
     reach: float = 0.1
     grid: int = 5  # knots along each channel
+
+    @property
+    def allows(self) -> str:
+        """What the attacker may do, in words."""
+        return f"change all colours by one smooth rule for the whole picture, no channel by more than {self.reach:.0%}"
 
     def check(self, x: Inputs) -> None:
         super().check(x)

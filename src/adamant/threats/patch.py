@@ -32,6 +32,11 @@ class Patch:
         if not self.box[0] < self.box[1]:
             raise InputError(f"The box must be (low, high) with low < high, got {self.box}.")
 
+    @property
+    def allows(self) -> str:
+        """What the attacker may do, in words."""
+        return f"put any picture of {self.sides[0]} by {self.sides[1]} pixels anywhere on the input"
+
     def check(self, x: Inputs) -> None:
         low, high = self.box
         if x.ndim != 4 or not x.is_floating_point():

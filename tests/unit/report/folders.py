@@ -145,7 +145,7 @@ def audit_folder(
             "shape": list(x.shape[1:]),
             "notes": [],
         },
-        "threat": {"repr": threat or f"Linf({eps:g})", "norm": "Linf", "eps": eps},
+        "threat": {"repr": threat or f"Linf({eps:g})", "norm": "Linf", "eps": eps, "allows": None},
         "suite": "standard",
         "seed": 0,
         "clean": accuracy(clean, rows),
@@ -187,7 +187,7 @@ def training_folder(
         "formula": "CE(f(clean), y) + 6 * KL(f(clean) || f(adv))",
         "source": "Zhang et al., 2019, arXiv:1901.08573",
         "cost_per_step": 23,
-        "threat": {"repr": "Linf(0.1)", "norm": "Linf", "eps": 0.1},
+        "threat": {"repr": "Linf(0.1)", "norm": "Linf", "eps": 0.1, "allows": None},
         "data": {
             "spec": "digits",
             "split": "train",
