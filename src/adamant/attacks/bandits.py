@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -33,7 +34,7 @@ class Bandits:
     steps: int = 5000  # two looks each
     tiles: int = 50  # per side, each with one guess for all its entries; no more than there are entries
     rate: float | None = None  # of the budget, per step; Linf 0.2, L2 0.1
-    learning: float | None = None  # how far two queries move the guess; Linf 100, L2 0.1
+    learning: float | None = None  # how far two queries move the guess; for 3 x 50 x 50 tiles Linf 100, L2 0.1
     explore: float | None = None  # how far the queries turn away from the guess; Linf 1, L2 0.01
     apart: float | None = None  # Euclidean length from the middle to a query, in widths of the box; Linf 0.1, L2 0.01
     loss: Loss = CrossEntropy()
@@ -49,8 +50,7 @@ class Bandits:
         guess: Tensor
 
     def init(self, p: Problem) -> State:
-        _, channels, rows, columns = picture(p.x).shape
-        guess = p.x.new_zeros(len(p.x), channels, min(rows, self.tiles), min(columns, self.tiles))
+        guess = p.x.new_zeros(len(p.x), *self._grid(p))
         return self.State(self._query(p, p.x, guess, 0, 1), p.x, guess)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
@@ -62,8 +62,16 @@ class Bandits:
         last = t == self.steps - 1
         return self.State(middle if last else self._query(p, middle, guess, t + 1, 1), middle, guess)
 
+    def _grid(self, p: Problem) -> tuple[int, int, int]:
+        """Channels, and rows and columns of tiles."""
+        _, channels, rows, columns = picture(p.x).shape
+        return channels, min(rows, self.tiles), min(columns, self.tiles)
+
     def _tuned(self, p: Problem) -> tuple[float, float, float, float]:
-        usual = (0.2, 100.0, 1.0, 0.1) if isinstance(p.threat, Linf) else (0.1, 0.1, 0.01, 0.01)
+        # What two queries say of a direction grows with one over the root of how many there are, and on Linf so does
+        # what an entry gets of it: the authors' rates are for 3 x 50 x 50, and with fewer would fix the guess at once.
+        share = math.prod(self._grid(p)) / 7500
+        usual = (0.2, 100 * share, 1.0, 0.1) if isinstance(p.threat, Linf) else (0.1, 0.1 * share**0.5, 0.01, 0.01)
         chosen = (self.rate, self.learning, self.explore, self.apart)
         rate, learning, explore, apart = (b if a is None else a for a, b in zip(chosen, usual, strict=True))
         return rate, learning, explore, apart
@@ -71,7 +79,7 @@ class Bandits:
     def _noise(self, p: Problem, guess: Tensor, t: int) -> Tensor:
         """The turn away from the guess at this step, of length `explore` or so."""
         noise = p.rng.fold("turn").fold(t).normal(*guess.shape[1:], dtype=guess.dtype)
-        return self._tuned(p)[2] * noise / guess[0].numel() ** 0.5
+        return self._tuned(p)[2] * noise / math.prod(guess.shape[1:]) ** 0.5
 
     def _query(self, p: Problem, middle: Inputs, guess: Tensor, t: int, side: int) -> Inputs:
         toward = unit(p.threat.free(_spread(p, _squash(p, guess) + side * self._noise(p, guess, t))))
