@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -35,15 +35,14 @@ class SimBA:
 
     @dataclass(frozen=True)
     class State(Rows):
-        """The try to look at, the best so far and its loss; the directions in turn, how many, which, and its side."""
+        """The try to look at, the best so far and its loss; the directions, how many, and whose turn it is, twice."""
 
         z: Tensor
         best: Tensor
         loss: Tensor
         order: Tensor
         count: Tensor
-        at: Tensor
-        back: Tensor
+        turn: Tensor  # even: there, odd: back; the input itself comes before the first
 
     def init(self, p: Problem) -> State:
         if self.low is not None and not 0 < self.low <= 1:
@@ -56,21 +55,25 @@ class SimBA:
         count = torch.full((n,), entries, device=p.x.device) if self.low is not None else (~fixed).sum(1).clamp_min(1)
         order = (rank + lottery).argsort(dim=1, stable=True)[:, : max(1, self.steps)]
         bar = torch.full((n,), -torch.inf, dtype=torch.float64, device=p.x.device)
-        back = torch.zeros(n, dtype=torch.bool, device=p.x.device)
-        return self.State(p.x, p.x, bar, order, count.clamp(max=order.shape[1]), torch.full_like(count, -1), back)
+        return self.State(p.x, p.x, bar, order, count.clamp(max=order.shape[1]), torch.full_like(count, -1))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         better = seen.loss.double() > s.loss
         best, loss = where(better, s.z, s.best), torch.where(better, seen.loss.double(), s.loss)
-        over = better | s.back  # the input itself, seen first, is better than nothing
-        at, back = s.at + over, ~over
-        which = s.order.gather(1, (at % s.count)[:, None]).squeeze(1)
-        step = self.rate * p.threat.width * (_entry(p.x, which) if self.low is None else _wave(p.x, which))
-        z = p.project(best + torch.where(per_row(back, step), -step, step))
-        stuck = ~back & (z == best).flatten(1).all(1)  # at the edge of the set there is only one side to try
-        if bool(stuck.any()):
-            z = where(stuck, p.project(best - step), z)
-        return self.State(z, best, loss, s.order, s.count, at, back | stuck)
+        turn = torch.where(better, s.turn + 2 - s.turn % 2, s.turn + 1)  # the next direction, or the other side
+        z = self._try(p, s, best, turn)
+        for _ in range(2):  # what leads nowhere, at the edge of the set, is not worth a look
+            stuck = (z == best).flatten(1).all(1)
+            if not bool(stuck.any()):
+                break
+            turn = turn + stuck
+            z = where(stuck, self._try(p, s, best, turn), z)
+        return self.State(z, best, loss, s.order, s.count, turn)
+
+    def _try(self, p: Problem, s: State, best: Inputs, turn: Tensor) -> Inputs:
+        which = s.order.gather(1, (turn // 2 % s.count)[:, None]).squeeze(1)
+        length = self.rate * p.threat.width * (1 - 2 * (turn % 2)).to(best)
+        return p.project(best + per_row(length, best) * (_entry if self.low is None else _wave)(p.x, which))
 
 
 def _entry(x: Inputs, which: Tensor) -> Inputs:
