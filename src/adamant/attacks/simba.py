@@ -15,6 +15,7 @@ from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
 from adamant.errors import InputError
 from adamant.losses import CrossEntropy, Loss
+from adamant.threats import L1, L2, Linf
 
 
 @final
@@ -32,6 +33,7 @@ class SimBA:
     low: float | None = None
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.SCORES
+    threats: ClassVar[tuple[type, ...]] = (Linf, L2, L1)  # on L0 no short step takes the place of one taken before
 
     @dataclass(frozen=True)
     class State(Rows):

@@ -148,3 +148,20 @@ def test_a_share_of_frequencies_is_a_share():
     for low in (0.0, -1.0, 1.5):
         with pytest.raises(InputError, match="low is a share"):
             run(SimBA(low=low), net, x, Untargeted(labels(net, x)), am.L2(1.0))
+
+
+class Flat(nn.Module):
+    """Scores that never change."""
+
+    def forward(self, z):
+        return torch.tensor([1.0, 0.0]).expand(len(z), -1) + 0 * z.flatten(1).sum(1, keepdim=True)
+
+
+def test_what_does_not_help_is_not_kept():
+    x, spy = torch.full((1, 1, 4, 4), 0.5), Spy(Flat())
+    out = run(SimBA(steps=60), spy, x, Untargeted(torch.tensor([0])), am.L2(9.0), settings=am.Settings(lanes=1))
+    assert out.forwards.item() == 61
+    tries = torch.cat(spy.asked[2:])
+    assert ((tries != x).flatten(1).sum(1) == 1).all()
+    assert (tries[:32].flatten(1).sum(1) - 8).sum().abs() < 1e-5  # there and back along every entry
+    assert len(tries[:32].unique(dim=0)) == 32
