@@ -239,7 +239,7 @@ def test_only_what_the_mask_frees_is_changed_and_rows_have_their_own_budgets():
     [("Linf", 0.05, 155.5, 57.25), ("L2", 1.3, 156.25, 56.25), ("L1", 10.0, 161.5, 61.0)],
 )
 def test_as_many_rows_fall_as_to_the_authors_code(norm, eps, untargeted, targeted):
-    """Rows of 200 broken in 151 looks by auto-attack's square.py at a39220048b (2024), mean of seeds 0 to 3.
+    """Rows of 200 broken in 151 looks by auto-attack's square.py at a39220048b (2023), mean of seeds 0 to 3.
 
     Its seeds scatter by 3 rows. It leaves out the last row and column, and on Linf repeats itself: ours is better.
     """
