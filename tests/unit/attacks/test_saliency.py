@@ -99,7 +99,7 @@ def published(model, x, target, theta, gamma, *, untargeted=False, pairs=True):
         own, others = slopes[target], slopes.sum(0) - slopes[target]
         if (theta < 0) != untargeted:
             own, others = -own, -others
-        domain = [i for i in range(d) if (z.flatten()[i] < 1 if theta > 0 else z.flatten()[i] > 0)]
+        domain = [i for i in range(d) if abs(theta) / 100 < (1 - z.flatten()[i] if theta > 0 else z.flatten()[i])]
         best, chosen = 0.0, None
         for p in domain:
             for q in [q for q in domain if q > p] if pairs else [None]:
@@ -172,6 +172,17 @@ def test_any_number_of_classes_and_any_box():
             for out, end in zip(ends, (3.0, -1.0), strict=True):
                 moved = out.x_adv != x
                 assert bool((out.x_adv[moved] == end).all())
+
+
+def test_an_entry_that_has_hardly_room_is_left_alone():
+    """Steepest by far, but at 253/255: changing it would spend an entry on nothing (cleverhans 3.1 does)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[-9.0, -2.0, 1.0], [9.0, 2.0, 0.0]]))
+        model[1].bias.copy_(torch.tensor([20.0, 0.0]))
+    x, zero = torch.tensor([[253 / 255, 0.0, 0.0]]), torch.zeros(1, dtype=torch.long)
+    out = run(JSMA(gamma=1.0, pairs=False), model, x, Untargeted(zero), L0())
+    assert out.x_adv.tolist() == [[x[0, 0].item(), 1.0, 0.0]]
 
 
 def test_others_count():
