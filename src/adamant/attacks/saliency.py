@@ -153,11 +153,11 @@ class JSMA:
         rises, falls = (
             torch.where(able.flatten(1), v, -torch.inf) for v in (up[:, 0].flatten(1), -up[:, 1].flatten(1))
         )
-        where, value = best_single(rises, falls)
-        if self.pairs:
-            two, both = best_pair(rises, falls)
-            one = (spare == 1)[:, None]  # the last one goes alone
-            where, value = torch.where(one, where, two), torch.where(one[:, 0], value, both)
+        where, value = best_pair(rises, falls) if self.pairs else best_single(rises, falls)
+        last = spare == 1
+        if self.pairs and bool(last.any()):  # the last one goes alone
+            one, alone = best_single(rises, falls)
+            where, value = torch.where(last[:, None], one, where), torch.where(last, alone, value)
         done = p.goal.reached(seen.logits) | ~(value > 0)
         chosen = torch.zeros_like(able.flatten(1)).scatter(1, where, True).view_as(able)
         return self.State(torch.where(chosen & ~per_row(done, s.z), moved, s.z), done)
