@@ -148,14 +148,13 @@ class JSMA:
         # Less than a hundredth of a step, as between 253/255 and 1, gains nothing and costs a whole entry.
         far = (moved - s.z).abs() > 0.01 * abs(self.theta) * p.threat.width
         able = far & (p.threat.free(torch.ones_like(s.z)) > 0)
-        able, spare = self._affordable(p, s.z, able)
+        able, last = self._affordable(p, s.z, able)
         up = seen.slope if self.theta > 0 else -seen.slope
         rises, falls = (
             torch.where(able.flatten(1), v, -torch.inf) for v in (up[:, 0].flatten(1), -up[:, 1].flatten(1))
         )
         where, value = best_pair(rises, falls) if self.pairs else best_single(rises, falls)
-        last = spare == 1
-        if self.pairs and bool(last.any()):  # the last one goes alone
+        if self.pairs and bool(last.any()):
             one, alone = best_single(rises, falls)
             where, value = torch.where(last[:, None], one, where), torch.where(last, alone, value)
         done = p.goal.reached(seen.logits) | ~(value > 0)
@@ -163,13 +162,11 @@ class JSMA:
         return self.State(torch.where(chosen & ~per_row(done, s.z), moved, s.z), done)
 
     def _affordable(self, p: Problem, z: Inputs, able: Tensor) -> tuple[Tensor, Tensor]:
-        """Which entries may be among the next to change, and how many new ones may (entries or pixels)."""
+        """Which entries may be among the next to change, and in which rows only one more may, which then goes alone."""
         assert isinstance(p.threat, L0)
         changed = z != p.x
         entries = int(self.gamma * z[0].numel()) - changed.flatten(1).sum(1)
         budget = p.threat.budget(z).floor() - p.threat.size(z, p.x).to(z)
-        spare = budget.minimum(entries.to(z))
-        needed = torch.where(spare == 1, 1, 1 + self.pairs)
         paid = changed.any(1, keepdim=True) if p.threat.pixels else changed  # a pixel is paid for once
-        new = per_row(entries >= needed, z) & (paid | per_row(budget >= needed, z))
-        return able & (changed | new), spare
+        new = per_row(entries > 0, z) & (paid | per_row(budget > 0, z))
+        return able & (changed | new), (entries == 1) | (budget == 1)
