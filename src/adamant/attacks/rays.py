@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adamant._types import Scores
 from adamant.access import Look, Sight
-from adamant.attacks.decision import VERDICT, bisect, box
+from adamant.attacks.decision import VERDICT, box
 from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
 from adamant.errors import InputError
@@ -26,11 +26,11 @@ from adamant.threats import Linf
 class RayS:
     """The signs along which the boundary is nearest: they are turned all, in halves, in quarters, ... one by one.
 
-    Chen & Gu, 2020, arXiv:2006.12792. A step is one query, and one search by halves where that fools. Where the
-    paper's first signs, all alike, meet no boundary, runs of random signs are tried until some do.
+    Chen & Gu, 2020, arXiv:2006.12792. A step is one query. Where the paper's first signs, all alike, meet no boundary,
+    runs of random signs are tried until some do.
     """
 
-    steps: int = 5000
+    steps: int = 10_000
     exact: float = 1e-3  # where a search by halves ends: the Euclidean length of its stretch, in widths of the box
     loss: ClassVar[Loss] = VERDICT
     needs: ClassVar[Sight] = Sight.LABELS
@@ -39,46 +39,52 @@ class RayS:
 
     @dataclass(frozen=True)
     class State(Rows):
-        """Where the signs that are tried lead, within the radius of the best; how many in turn were no better."""
+        """Signs are tried at the radius of the best; what fools there is followed back, by halves of low..high."""
 
         z: Tensor
         tried: Tensor
-        signs: Tensor
-        radius: Tensor  # infinite until a try has fooled
+        signs: Tensor  # the best so far
+        radius: Tensor  # of the best; infinite until a try has fooled
+        low: Tensor
+        high: Tensor
+        back: Tensor  # rows that search between low and high
         count: Tensor  # tries since the first that fooled
-        idle: Tensor
+        idle: Tensor  # how many of them, in turn, were no better
         done: Tensor
 
     def init(self, p: Problem) -> State:
         if isinstance(p.goal, Targeted):
             raise InputError("RayS looks for any wrong class: attack untargeted, or take HopSkipJump(examples=...).")
-        n, device = len(p.x), p.x.device
-        none = torch.zeros(n, dtype=torch.int64, device=device)
-        radius, ones = torch.full((n,), torch.inf, dtype=p.x.dtype, device=device), torch.ones_like(p.x)
-        return self.State(self._reached(p, -ones, radius), -ones, ones, radius, none, none, none.bool())
+        none = torch.zeros(len(p.x), dtype=torch.int64, device=p.x.device)
+        zero, no, ones = none.to(p.x), none.bool(), torch.ones_like(p.x)
+        far = zero + self._farthest(p)
+        return self.State(self._at(p, -ones, far), -ones, ones, zero + torch.inf, zero, far, no, none, none, no)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        size = p.x[0].numel()
-        fooled = p.goal.reached(seen.logits)
-        narrow = self.exact * p.threat.width / math.sqrt(size)
-        far = s.radius.clamp(max=self._farthest(p))
-        _, radius = bisect(p, lambda r: self._reached(p, s.tried, r), s.z, far, narrow, fooled)
-        better = fooled & (radius < s.radius)
-        signs, radius = where(better, s.tried, s.signs), torch.where(better, radius, s.radius)
+        fooled, size = p.goal.reached(seen.logits), p.x[0].numel()
+        at = torch.where(s.back, (s.low + s.high) / 2, s.high)
+        low, high = torch.where(fooled, s.low, torch.where(s.back, at, 0)), torch.where(fooled, at, s.high)
+        back = s.back | fooled
+        over = ~back | (high - low <= self.exact * p.threat.width / math.sqrt(size))
+        better = over & back & (high < s.radius)
+        signs, radius = where(better, s.tried, s.signs), torch.where(better, high, s.radius)
         met = radius.isfinite()
-        count, idle = s.count + met, torch.where(better | ~met, 0, s.idle + 1)
+        count, idle = s.count + (over & met), torch.where(better | ~met, 0, s.idle + over)
         blocks = _blocks(size, self.steps + 1).to(count.device)
         singles = int((blocks[:, 1] - blocks[:, 0] > 1).sum())  # the first try that turns a single entry
         done = (idle >= size) & (count >= singles + size)  # each entry was turned in vain
         tried = where(met, _turned(signs, blocks[count.clamp(max=self.steps)]), self._guess(p, t))
-        return self.State(self._reached(p, tried, radius), tried, signs, radius, count, idle, done)
+        tried, back = where(over, tried, s.tried), back & ~over
+        low, high = torch.where(over, 0, low), torch.where(over, radius.clamp(max=self._farthest(p)), high)
+        z = self._at(p, tried, torch.where(back, (low + high) / 2, high))
+        return self.State(z, tried, signs, radius, low, high, back, count, idle, done)
 
     def _farthest(self, p: Problem) -> float:
         low, high = box(p)
         return (1 if math.isfinite(high - low) else 16) * p.threat.width
 
-    def _reached(self, p: Problem, signs: Tensor, radius: Scores) -> Tensor:
-        return p.threat.clip(p.x + p.threat.free(signs) * per_row(radius.clamp(max=self._farthest(p)), signs))
+    def _at(self, p: Problem, signs: Tensor, radius: Scores) -> Tensor:
+        return p.threat.clip(p.x + p.threat.free(signs) * per_row(radius, signs))
 
     def _guess(self, p: Problem, t: int) -> Tensor:
         """Random signs in runs, from one run over all entries to single ones, and again."""
