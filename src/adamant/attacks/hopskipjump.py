@@ -55,7 +55,9 @@ class HopSkipJump:
         assert isinstance(p.threat, Normed)
         size = p.x[0].numel()
         around = torch.full_like(s.far, 0.1 * p.threat.width) if t == 0 else s.far / size
-        v = p.threat.steepest(self._normal(p, s.z, self._resolved(p, around), t))
+        # With many entries the paper's radius is less than the precision of the inputs can hold.
+        around = around.clamp_min(4 * torch.finfo(s.z.dtype).eps * p.threat.width * math.sqrt(size))
+        v = p.threat.steepest(self._normal(p, s.z, around, t))
         rate = p.threat.size(s.z, p.x).to(s.z) / math.sqrt(t + 1)
         return self._back(p, self._hop(p, s.z, v, rate, ~s.done), ~s.done)
 
@@ -64,11 +66,6 @@ class HopSkipJump:
         share = size**-2.0 if isinstance(p.threat, Linf) else size**-1.5
         return self.State(to_boundary(p, z, share, rows), p.threat.size(z, p.x).to(z), ~rows)
 
-    def _resolved(self, p: Problem, around: Scores) -> Scores:
-        """No smaller than what the precision of the inputs can hold: with many entries the paper's radius is."""
-        least = 4 * torch.finfo(p.x.dtype).eps * p.threat.width
-        return around.clamp_min(least if isinstance(p.threat, Linf) else least * math.sqrt(p.x[0].numel()))
-
     def _normal(self, p: Problem, z: Inputs, around: Scores, t: int) -> Tensor:
         """The mean of random directions, each with the sign of its label, less what the mean sign explains."""
         shape, size, radius = p.x.shape[1:], p.x[0].numel(), per_row(around, z)
@@ -76,11 +73,8 @@ class HopSkipJump:
         signed, plain, balance = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(around)
         for i in range(0, count, chunk):
             k, rng = min(chunk, count - i), p.rng.fold("normal").fold(t).fold(i)
-            if isinstance(p.threat, Linf):
-                u = p.threat.free(rng.uniform(k, *shape, dtype=z.dtype).transpose(0, 1) * 2 - 1)
-            else:
-                u = p.threat.free(rng.normal(k, *shape, dtype=z.dtype).transpose(0, 1))
-                u = unit(u.reshape(-1, *shape)).view(u.shape)
+            u = p.threat.free(rng.normal(k, *shape, dtype=z.dtype).transpose(0, 1))
+            u = unit(u.reshape(-1, *shape)).view(u.shape)
             zs = p.threat.clip(z + radius * u)
             # One after another, so that the sum does not depend on how many rows there are.
             for way, fooled in zip((zs - z) / radius, fooled_at(p, zs), strict=True):
