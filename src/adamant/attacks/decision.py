@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,32 +42,35 @@ def begin(p: Problem, examples: Shared | None, tries: int) -> tuple[Inputs, Mask
 
     The nearest of the `examples` (m, *d) that will do, where they are given; else noise, in so many tries.
     """
-    z, open_ = p.x, torch.ones(len(p.x), dtype=torch.bool, device=p.x.device)
     if examples is not None:
-        pool, tries = _nearest_first(p, examples), len(examples.values)
+        pool, tries = examples.values.to(p.x), len(examples.values)
+        nearest = _nearest_first(p, pool)
+
+        def candidate(i: int) -> Inputs:
+            return pool[nearest[:, i]]
+
     elif isinstance(p.goal, Targeted):
         raise InputError(
             "An attack by the predicted label finds no target by chance: give examples=Shared(...), "
             "a few inputs that the model takes for the targets, or attack untargeted."
         )
     else:
-        pool = None
+        candidate = partial(_noise, p)
+    z, open_ = p.x, torch.ones(len(p.x), dtype=torch.bool, device=p.x.device)
     for i in range(tries):
         if not bool(open_.any()):
             break
-        there = p.threat.clip(p.x + p.threat.free((_noise(p, i) if pool is None else pool[i]) - p.x))
+        there = p.threat.clip(p.x + p.threat.free(candidate(i) - p.x))
         found = fools(p, there, open_)
         z, open_ = where(found, there, z), open_ & ~found
     return z, ~open_
 
 
-def _nearest_first(p: Problem, examples: Shared) -> Tensor:
-    pool = examples.values.to(p.x)
+def _nearest_first(p: Problem, pool: Tensor) -> Tensor:
     if pool.shape[1:] != p.x.shape[1:]:
         raise InputError(f"Examples of shape {tuple(pool.shape)} do not fit inputs of shape {tuple(p.x.shape)}.")
     far = torch.stack([p.threat.size(p.threat.clip(e.expand_as(p.x)), p.x) for e in pool], 1)
-    order = far.argsort(dim=1, stable=True)
-    return pool[order.T]
+    return far.argsort(dim=1, stable=True)
 
 
 def _noise(p: Problem, i: int) -> Inputs:
@@ -83,7 +87,7 @@ def _noise(p: Problem, i: int) -> Inputs:
         ends = rng.fold("runs").integers(2, runs).to(u)
         u = ends[:, torch.arange(size, device=u.device) * runs // size].view_as(u)
     low, high = box(p)
-    reach = p.threat.width * 2.0**i
+    reach = p.threat.width * 2.0 ** min(i, 16)
     noise = low + (high - low) * u if math.isfinite(high - low) else p.x + reach * (2 * u - 1)
     return p.x + per_row(rng.fold("share").uniform(dtype=u.dtype), u) * (noise - p.x) if i % 4 == 3 else noise
 

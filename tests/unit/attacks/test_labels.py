@@ -13,6 +13,7 @@ from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.decision import begin, to_boundary
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.rays import RayS
+from adamant.attacks.surfree import SurFree
 from adamant.batch import Shared, per_row
 from adamant.calling import Caller, Settings
 from adamant.desk import Desk
@@ -28,6 +29,7 @@ EVERY = [
     (HopSkipJump(steps=4, queries=20), am.L2),
     (HopSkipJump(steps=4, queries=20), am.Linf),
     (BoundaryAttack(steps=100, around=0.1, toward=0.1), am.L2),
+    (SurFree(steps=30), am.L2),
     (RayS(steps=150), am.Linf),
 ]
 
@@ -110,7 +112,7 @@ def test_a_start_is_sought_in_the_box_and_within_so_many_tries():
             return torch.tensor([1.0, 0.0], dtype=z.dtype).expand(len(z), -1)
 
     _, x, _ = affine()
-    for member, threat in EVERY[:3]:
+    for member, threat in EVERY[:4]:
         out = attack(replace(member, tries=7), Flat(), x, Untargeted(torch.zeros(12, dtype=torch.long)), threat())
         assert (out.status == Status.ROBUST).all()
         assert out.forwards.eq(7).all()
@@ -143,7 +145,7 @@ def test_a_target_needs_examples_and_takes_the_nearest_that_will_do():
         fits = net(pool).argmax(1) == target[:, None]
     far = (pool[None] - x[:, None]).flatten(2).norm(dim=2).masked_fill(~fits, torch.inf)
     assert torch.equal(z, pool[far.argmin(1)])
-    for member, threat in EVERY[:3]:
+    for member, threat in EVERY[:4]:
         z, _ = begin(problem(net, x, goal, threat()), Shared(pool), 1)
         out = attack(replace(member, examples=Shared(pool)), net, x, goal, threat())
         assert out.broken.all()
@@ -453,3 +455,54 @@ def test_boundary_comes_near_the_nearest_point_of_a_plane():
     assert (ratio > 1 - 1e-9).all()
     assert ratio.median() < 1.1
     assert out.forwards.max() <= 700 * 1.1 + 1 + 10 + 100
+
+
+# --- SurFree ----------------------------------------------------------------------------------------------------------
+
+
+def test_surfree_looks_on_the_circle_through_x_and_its_best():
+    """Section 3 of arXiv:2011.12807: at the angle a the distance is d cos a, in the plane of a direction orthogonal."""
+    net, x, goal = affine()
+    threat, seen = am.L2(box=ROOM), []
+    p = problem(net, x, goal, threat)
+    s = SurFree(angle=40).init(p)
+    real, looked = p.desk._ask, p.look(x, am.Margin())
+    p.desk._ask = lambda p, z, *a, **k: (seen.append((p.index, z)), real(p, z, *a, **k))[1]
+    after = SurFree(angle=40).step(p, s, looked, 0)
+    far = threat.size(s.z, x)
+    for index, z in seen:
+        size = threat.size(z, x[index])
+        # Thales: the angle at z, between x and the best, is a right one.
+        torch.testing.assert_close(threat.size(s.z[index], z) ** 2 + size**2, far[index] ** 2)
+    first = threat.size(seen[0][1], x) / far
+    torch.testing.assert_close(first, torch.full_like(first, math.cos(math.radians(40))))
+    fooled = goal.reached(net(seen[0][1]))
+    rest = ~fooled
+    fooled[rest] = goal.label[rest] != net(seen[1][1]).argmax(1)
+    assert (threat.size(after.z, x) <= far * math.cos(math.radians(40)) + 1e-9)[fooled].all()
+    torch.testing.assert_close(after.angle, s.angle * torch.where(fooled, 1 / 0.95, 0.95))
+    assert torch.equal(after.z[~fooled], s.z[~fooled])
+
+
+def test_surfree_takes_directions_at_right_angles_to_the_last():
+    net, x, goal = affine()
+    p = problem(net, x, goal, am.L2(box=ROOM))
+    member, seen = SurFree(memory=4), p.look(x, am.Margin())
+    s = member.init(p)
+    for t in range(6):
+        v = member._direction(p, torch.zeros_like(x), s.last, t).flatten(1)
+        torch.testing.assert_close((s.last * v[:, None]).sum(2), torch.zeros(12, min(t, 4), dtype=x.dtype))
+        s = replace(s, last=torch.cat([s.last, v[:, None]], 1)[:, -4:])
+    change = s.z - x
+    v = member._direction(p, change, s.last, 7)
+    torch.testing.assert_close((v * change).flatten(1).sum(1), torch.zeros(12, dtype=x.dtype))
+    assert member.step(p, member.step(p, s, seen, 8), seen, 9).last.shape == (12, 4, 20)
+
+
+def test_surfree_comes_near_the_nearest_point_of_a_plane():
+    net, x, goal = affine(rows=8)
+    w, missing = plane(net, x, goal)
+    out = attack(SurFree(steps=100), net, x, goal, am.L2(box=ROOM))
+    ratio = out.size / (missing / w.norm(dim=1))
+    assert (ratio > 1 - 1e-9).all()
+    assert ratio.max() < 1.05
