@@ -484,25 +484,49 @@ def test_surfree_looks_on_the_circle_through_x_and_its_best():
     assert torch.equal(after.z[~fooled], s.z[~fooled])
 
 
-def test_surfree_takes_directions_at_right_angles_to_the_last():
+@pytest.mark.parametrize("low", [0.0, 0.5])
+def test_surfree_takes_directions_at_right_angles_to_the_last(low):
     net, x, goal = affine()
     p = problem(net, x, goal, am.L2(box=ROOM))
-    member, seen = SurFree(memory=4), p.look(x, am.Margin())
+    member, seen = SurFree(memory=4, low=low), p.look(x, am.Margin())
     s = member.init(p)
     for t in range(6):
-        v = member._direction(p, torch.zeros_like(x), s.last, t).flatten(1)
+        v = member._direction(p, s, torch.zeros_like(x), t).flatten(1)
         torch.testing.assert_close((s.last * v[:, None]).sum(2), torch.zeros(12, min(t, 4), dtype=x.dtype))
         s = replace(s, last=torch.cat([s.last, v[:, None]], 1)[:, -4:])
     change = s.z - x
-    v = member._direction(p, change, s.last, 7)
+    v = member._direction(p, s, change, 7)
     torch.testing.assert_close((v * change).flatten(1).sum(1), torch.zeros(12, dtype=x.dtype))
     assert member.step(p, member.step(p, s, seen, 8), seen, 9).last.shape == (12, 4, 20)
 
 
-def test_surfree_comes_near_the_nearest_point_of_a_plane():
+def test_surfree_makes_directions_of_the_low_frequencies_that_the_image_has():
+    x = torch.zeros(3, 1, 6, 8, dtype=torch.float64)
+    wave = (math.pi / 8 * 2 * (torch.arange(8, dtype=x.dtype) + 0.5)).cos()
+    x[0] = 0.5 + 0.4 * wave  # one wave across, besides the mean
+    x[1] = 0.5 + 0.4 * (math.pi / 8 * 7 * (torch.arange(8) + 0.5)).cos()  # too high
+    net = Affine((1, 6, 8), 2, dtype=torch.float64)
+    with torch.no_grad():
+        goal = Untargeted(net(x).argmax(1))
+    p = problem(net, x, goal, am.L2())
+    member = SurFree(low=0.2)
+    s = SurFree.State(x, x[:, 0, 0, 0], member._spectrum(p), x.new_zeros(3, 0, 48), goal.label > 5)
+    for t in range(4):
+        v = member._direction(p, s, torch.zeros_like(x), t)
+        rest = v[0] - v[0].mean()
+        rest = rest - wave * (rest @ wave / wave.square().sum())[..., None]
+        assert v[0, 0].std(dim=0).max() < 1e-9  # nothing down the columns
+        assert rest.abs().max() < 1e-9 or v[0].std() > 0.1  # white noise where all signs were zero
+        assert v[2].std() > 0.1  # a black image has no frequencies: white noise
+    first = [member._direction(p, s, torch.zeros_like(x), t)[1] for t in range(8)]
+    assert sum(bool(f.std() < 1e-9) for f in first) >= 3
+
+
+@pytest.mark.parametrize("low", [0.0, 1.0])
+def test_surfree_comes_near_the_nearest_point_of_a_plane(low):
     net, x, goal = affine(rows=8)
     w, missing = plane(net, x, goal)
-    out = attack(SurFree(steps=100), net, x, goal, am.L2(box=ROOM))
+    out = attack(SurFree(steps=100, low=low), net, x, goal, am.L2(box=ROOM))
     ratio = out.size / (missing / w.norm(dim=1))
     assert (ratio > 1 - 1e-9).all()
     assert ratio.max() < 1.05
