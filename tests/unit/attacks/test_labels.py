@@ -203,7 +203,7 @@ def test_within_a_budget_a_row_ends_at_its_first_success(member, threat):
 
 @pytest.mark.parametrize(("member", "threat"), EVERY)
 def test_other_units_change_nothing(member, threat):
-    # Foolbox 3.3.4 clips HopSkipJump's queries to [0, 1] whatever the box. A power of two keeps every digit.
+    # Foolbox clips HopSkipJump's queries to [0, 1] whatever the box. A power of two keeps every digit.
     net, x, goal = affine()
 
     class Scaled(nn.Module):
@@ -246,7 +246,7 @@ def test_a_row_that_cannot_be_broken_and_one_that_is_wrong_hold_up_no_other(memb
 
 
 def test_hopskipjump_estimates_the_normal_as_the_paper_does():
-    """Equation (16) of arXiv:1904.02144, written out for each row, with the directions as the box leaves them."""
+    """The estimate of arXiv:1904.02144, with its baseline, written out for each row, with the directions as the box leaves them."""
     net, x, goal = affine()
     p = problem(net, x, goal, am.L2())
     z, _ = begin(p, None, 100)
@@ -321,7 +321,7 @@ def test_hopskipjump_means_the_norm_that_it_is_given():
 @pytest.mark.parametrize("kind", [am.L2, am.Linf])
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_hopskipjump_keeps_the_point_after_its_last_way_back(kind, steps):
-    # ART 1.20 hands out the point before it: up to 40 % larger.
+    # ART hands out the point before it: up to 40 % larger (1.54 for 1.09).
     net, x, goal = affine(classes=3)
     out = attack(HopSkipJump(steps=steps, queries=20), net, x, goal, kind())
     p = problem(net, x, goal, kind())
@@ -343,7 +343,7 @@ def test_hopskipjump_halves_its_step_until_it_fools():
 
 
 def rays(net, x, label, queries, exact):
-    """Algorithm 3 of arXiv:2006.12792 for one input in [0, 1], in plain words: signs, radius and how many queries."""
+    """The algorithm of arXiv:2006.12792 for one input in [0, 1], in plain words: signs, radius and how many queries."""
     signs, best, asked, n = [1.0] * x.numel(), None, 0, x.numel()
 
     def fools(s, r):
@@ -420,7 +420,7 @@ def test_rays_looks_elsewhere_where_signs_all_alike_meet_no_boundary():
 
 
 def test_boundary_walks_on_the_sphere_and_then_towards_x():
-    """Section 3.2 of arXiv:1712.04248."""
+    """As arXiv:1712.04248 draws its proposals."""
     net, x, goal = affine()
     p = problem(net, x, goal, am.L2(box=ROOM))
     best = x + Rng.of(4, 12).normal(*SHAPE, dtype=x.dtype)
@@ -461,7 +461,7 @@ def test_boundary_comes_near_the_nearest_point_of_a_plane():
 
 
 def test_surfree_looks_on_the_circle_through_x_and_its_best():
-    """Section 3 of arXiv:2011.12807: at the angle a the distance is d cos a, in the plane of a direction orthogonal."""
+    """As in arXiv:2011.12807: at the angle a the distance is d cos a, in the plane of a direction orthogonal."""
     net, x, goal = affine()
     threat, seen = am.L2(box=ROOM), []
     p = problem(net, x, goal, threat)
