@@ -81,9 +81,8 @@ class SurFree:
         )  # fmt: skip
         best = where(p.threat.size(best, p.x) < p.threat.size(s.z, p.x), best, s.z)
         angle = (s.angle * torch.where(fooled, 1 / self.rho, self.rho)).clamp(max=_RIGHT / 2)
-        return self.State(
-            best, angle, s.spectrum, torch.cat([s.last, v.flatten(1)[:, None]], 1)[:, -self.memory :], s.done
-        )
+        last = torch.cat([s.last, v.flatten(1)[:, None]], 1)
+        return self.State(best, angle, s.spectrum, last[:, max(0, last.shape[1] - self.memory) :], s.done)
 
     def _spectrum(self, p: Problem) -> Tensor:
         """The cosine transform of an image, squashed, low frequencies only; zero where there is none."""

@@ -246,7 +246,7 @@ def test_a_row_that_cannot_be_broken_and_one_that_is_wrong_hold_up_no_other(memb
 
 
 def test_hopskipjump_estimates_the_normal_as_the_paper_does():
-    """The estimate of arXiv:1904.02144, with its baseline, written out for each row, with the directions as the box leaves them."""
+    """The estimate of arXiv:1904.02144, row by row, with its baseline and the directions as the box leaves them."""
     net, x, goal = affine()
     p = problem(net, x, goal, am.L2())
     z, _ = begin(p, None, 100)
@@ -498,6 +498,7 @@ def test_surfree_takes_directions_at_right_angles_to_the_last(low):
     v = member._direction(p, s, change, 7)
     torch.testing.assert_close((v * change).flatten(1).sum(1), torch.zeros(12, dtype=x.dtype))
     assert member.step(p, member.step(p, s, seen, 8), seen, 9).last.shape == (12, 4, 20)
+    assert SurFree(memory=0).step(p, SurFree().init(p), seen, 0).last.shape == (12, 0, 20)
 
 
 def test_surfree_makes_directions_of_the_low_frequencies_that_the_image_has():
