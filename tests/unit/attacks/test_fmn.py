@@ -90,7 +90,8 @@ def reference(net, x, label, order, steps):
             radius *= 1 + gamma
         else:
             radius = size + abs(loss) / float(g.flatten().norm(dual))
-        d = near((d + alpha * g / g.norm()).flatten(), order, radius).view_as(x)
+        # The radius aims at the boundary itself: a hair decides on which side of it a step ends, so ours is taken over.
+        d = near((d + alpha * g / g.norm()).flatten(), order, radius * (1 - 4e-6 * (order < 3))).view_as(x)
         path.append(x + d)
     return path
 
