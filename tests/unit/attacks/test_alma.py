@@ -35,7 +35,7 @@ def penalised(y, rho, mu):
 
 
 def reference(net, x, label, steps, rate):
-    """Rony et al., algorithm 1, for one input in L2 on an unbounded box, torch taking every derivative: the iterates."""
+    """Rony et al., algorithm 1, for one input in L2 on an unbounded box, derivatives by torch: the iterates."""
     d, square, momentum = torch.zeros_like(x), torch.ones_like(x), torch.zeros_like(x)
     mu, rho, found, before, path = torch.tensor(1.0).double(), 1.0, None, None, []
     for k in range(steps):

@@ -1,4 +1,4 @@
-"""Carlini and Wagner's attack beside its own formula written out, the figures of other libraries, and their bugs."""
+"""Carlini and Wagner's attack and EAD beside their formulas written out, other libraries' figures, and their bugs."""
 
 import math
 import os
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.attacks.carlini import CarliniWagner, Search
+from adamant.attacks.carlini import EAD, CarliniWagner, Search
 from adamant.batch import take
 from adamant.engine import Status, run
 from adamant.errors import InputError
@@ -192,3 +192,65 @@ def test_on_a_defended_network_it_finds_less_than_the_peers_in_a_fifth_of_their_
     assert out.broken.all()
     assert (out.forwards <= 922 / 5).all()
     assert out.size.median() < 2.45
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The elastic net
+
+
+def elastic(net, x, label, rounds, each, rate, beta, c):
+    """Chen et al., section 4 (FISTA), for one input, judged where the gradient is taken: the smallest L1 success."""
+    low, high, best = 0.0, math.inf, math.inf
+    for _ in range(rounds):
+        here, y, hit = x, x, False
+        for k in range(each):
+            y = y.detach().requires_grad_(True)
+            logits = net(y[None])[0]
+            gap = logits[label] - torch.cat([logits[:label], logits[label + 1 :]]).max()
+            g = torch.autograd.grad((y - x).square().sum() + c * gap.clamp_min(0), y)[0]
+            if gap < 0:
+                hit, best = True, min(best, float((y.detach() - x).abs().sum()))
+            v = y.detach() - rate * (1 - k / each) ** 0.5 * g
+            up, down = (v - beta).clamp(max=1), (v + beta).clamp(min=0)
+            before, here = here, torch.where(v - x > beta, up, torch.where(v - x < -beta, down, x))
+            y = (here + k / (k + 3) * (here - before)).clamp(0, 1)
+        low, high = (low, c) if hit else (c, high)
+        c = c * 10 if high == math.inf else (low + high) / 2
+    return best
+
+
+def test_the_elastic_net_finds_what_the_formula_of_its_paper_finds(net, x):
+    net, x = net.double(), x[:4].double()
+    goal = goal_of(net, x)
+    before = x.clone()
+    out = run(EAD(rounds=5, each=20, rate=0.05, weight=0.1), net, x, goal, am.L1())
+    assert torch.equal(x, before)  # torchattacks writes into its input
+    for i in range(len(x)):
+        best = elastic(net, x[i], int(goal.label[i]), 5, 20, 0.05, 0.01, 0.1)
+        assert float(out.size[i]) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_figures_of_the_elastic_net_are_foolbox_s_at_half_its_forwards(net, x):
+    """Foolbox 3.3.4, EADAttack(9 x 100, decision_rule="L1", abort_early=False): 1800 forwards, 1.0972, mean 1.3411."""
+    out = run(EAD(), net, x, goal_of(net, x), am.L1())
+    assert out.broken.all()
+    assert (out.forwards <= 901).all()
+    assert out.size.median() <= 1.0972 * 1.005
+    assert out.size.mean() <= 1.3411 * 1.005
+
+
+def test_a_row_of_the_elastic_net_does_not_know_its_batch(net, x):
+    """In torchattacks the labels of all rows count for each."""
+    goal, attack = goal_of(net, x), EAD(rounds=4, each=20, rate=0.05, weight=0.1, abort=True)
+    out = run(attack, net, x, goal, am.L1())
+    for i in range(4):
+        one = run(attack, net, x[i : i + 1], take(goal, torch.tensor([i])), am.L1())
+        assert torch.equal(one.x_adv[0], out.x_adv[i])
+        assert torch.equal(one.forwards[0], out.forwards[i])
+
+
+def test_where_the_elastic_net_fails_the_row_is_near_its_input(net, x):
+    """Foolbox gives back a black picture."""
+    out = run(EAD(rounds=1, each=3), net, x, goal_of(net, x), am.L1())
+    assert (out.size[out.status == Status.ROBUST] < 0.5).all()
