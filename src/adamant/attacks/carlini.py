@@ -18,6 +18,7 @@ from adamant.losses import Margin
 from adamant.threats import L1, L2
 
 
+@final
 @dataclass(frozen=True)
 class Search(Rows):
     """The search for the least weight of the margin that is enough: rounds of so many steps, each row in its own."""

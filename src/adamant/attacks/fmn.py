@@ -22,7 +22,8 @@ from adamant.threats.balls import unit
 class FMN:
     """Steps along the gradient, then back into a ball: as far as the boundary seems, then smaller after each success.
 
-    Pintor et al., 2021, arXiv:2102.12827; FMN(loss=Margin(), own=False, outward=False) is the paper's.
+    Pintor et al., 2021, arXiv:2102.12827; FMN(gamma=0.05, own=False, outward=False, loss=Margin()) is
+    the paper's. With the log loss a row is first taken far out, and it takes some 60 steps to come back.
     """
 
     steps: int = 100

@@ -73,9 +73,9 @@ def reference(net, x, label, rounds, each, rate, c):
 def test_it_finds_what_the_formula_of_the_paper_finds(net, x):
     net, x = net.double(), x[:3].double()
     goal = goal_of(net, x)
-    out = run(paper(rounds=5, each=30, rate=0.05, weight=0.1), net, x, goal, am.L2())
+    out = run(paper(rounds=8, each=30, rate=0.05, weight=1.0), net, x, goal, am.L2())
     for i in range(len(x)):
-        best, _ = reference(net, x[i], int(goal.label[i]), 5, 30, 0.05, 0.1)
+        best, _ = reference(net, x[i], int(goal.label[i]), 8, 30, 0.05, 1.0)
         assert float(out.size[i]) == pytest.approx(best, rel=1e-4)
 
 
