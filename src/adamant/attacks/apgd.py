@@ -139,8 +139,13 @@ class APGDL1:
                 here, rate = where(sparser, best, here), torch.where(sparser, 1.0, (rate / 1.5).clamp_min(0.1))
         if self._phase(t + 1)[0] > t:
             return self.State(self._project(p, best.z, t + 1), best, rate, changed)
-        length = per_row(rate * p.threat.budget(p.x) * ball, s.z)
-        z = here.z + length * _sparse(here.slope, (changed / 1.5).ceil().long())
+        entries = (changed / 1.5).ceil().long()
+        direction = _sparse(here.slope, entries)
+        # Where all entries chosen are at the edge of their range, the step is for those that can move.
+        can = p.threat.clip(here.z + p.threat.width * here.slope.sign()) != here.z
+        moves = (can & (direction != 0)).flatten(1).any(1)
+        direction = where(moves, direction, _sparse(torch.where(can, here.slope, 0), entries))
+        z = here.z + per_row(rate * p.threat.budget(p.x) * ball, direction) * direction
         return self.State(self._project(p, z, t), best, rate, changed)
 
     def _phase(self, t: int) -> tuple[int, int, float]:
