@@ -267,4 +267,4 @@ class FrankWolfe:
 def _farthest(p: Problem, g: Inputs) -> Inputs:
     """The member that gains most along g: in a convex set, where a point far off in that direction is projected to."""
     largest = g.flatten(1).abs().amax(1).clamp_min(torch.finfo(g.dtype).tiny)
-    return p.project(p.x + g * per_row(1e4 * p.threat.budget(p.x) / largest, g))
+    return p.project(p.x + g / per_row(largest, g) * per_row(1e4 * p.threat.budget(p.x), g))
