@@ -130,7 +130,7 @@ class APGDL1:
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         here, (begin, pace, ball) = Place(s.z, seen.slope, seen.loss.double()), self._phase(t)
         if t == begin:
-            best, rate, changed = here, torch.ones_like(s.rate), _count(s.z, p.x)
+            best, rate, changed = Place.nowhere(p.x).better(here), torch.ones_like(s.rate), _count(s.z, p.x)
         else:
             best, rate, changed = s.best.better(here), s.rate, s.changed
             if (t - begin) % pace == 0:
@@ -144,7 +144,8 @@ class APGDL1:
         # Where all entries chosen are at the edge of their range, the step is for those that can move.
         can = p.threat.clip(here.z + p.threat.width * here.slope.sign()) != here.z
         moves = (can & (direction != 0)).flatten(1).any(1)
-        direction = where(moves, direction, _sparse(torch.where(can, here.slope, 0), entries))
+        if not bool(moves.all()):
+            direction = where(moves, direction, _sparse(torch.where(can, here.slope, 0), entries))
         z = here.z + per_row(rate * p.threat.budget(p.x) * ball, direction) * direction
         return self.State(self._project(p, z, t), best, rate, changed)
 
