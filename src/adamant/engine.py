@@ -99,6 +99,13 @@ class Minimal(Protocol):
 
 
 @runtime_checkable
+class Roams(Protocol):
+    """An attack that also looks outside of the threat model, on its way; only points inside count."""
+
+    roams: ClassVar[bool]
+
+
+@runtime_checkable
 class Picky(Protocol):
     """An attack for some threat models only."""
 
@@ -186,7 +193,7 @@ class Interrupted(KeyboardInterrupt):
 
 def _drive(attack: Attack, p: Problem, desk: Desk) -> None:
     """Look, drop what is done, step."""
-    desk.wake(p, roams=isinstance(attack, Minimal))
+    desk.wake(p, roams=isinstance(attack, (Minimal, Roams)))
     s, dealt, lanes = attack.init(p), -1, desk.model.settings.lanes
     ends = isinstance(s, Ends)
     for t in range(attack.steps + 1):

@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient with a fixed budget: FGSM, RFGSM, FGM, BIM, PGD, MIFGSM."""
+"""Attacks that follow the gradient with a fixed budget, from FGSM and PGD to momentum, Adam and Frank-Wolfe."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adamant.attacks.starts import Anywhere, Here, Start
 from adamant.batch import Rows, per_row
 from adamant.engine import Problem
 from adamant.losses import CrossEntropy, Loss
+from adamant.threats import L1, L2, Linf
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,15 @@ class PGD:
         return At(climb(p, s.z, seen.slope, self.rate))
 
 
+def _gather(m: Inputs, g: Inputs, decay: float) -> Inputs:
+    """Momentum over gradients whose entries are one on average; where the gradient is zero it keeps its direction."""
+    return decay * m + g / per_row(g.flatten(1).abs().mean(1).clamp_min(torch.finfo(g.dtype).tiny), g)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM:
-    """BIM with momentum over gradients at unit L1 length (Dong et al., 2018, arXiv:1710.06081)."""
+    """BIM with momentum over gradients of equal L1 length (Dong et al., 2018, arXiv:1710.06081)."""
 
     steps: int = 10
     rate: float = 0.1  # of the budget, per step
@@ -152,7 +158,113 @@ class MIFGSM:
         return self.State(self.start(p), torch.zeros_like(p.x))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        g = seen.slope
-        # The paper divides by the L1 norm; where the gradient is zero the momentum is left as it is.
-        m = self.decay * s.m + g / per_row(g.flatten(1).abs().sum(1).clamp_min(torch.finfo(g.dtype).tiny), g)
+        m = _gather(s.m, seen.slope, self.decay)
         return self.State(climb(p, s.z, m, self.rate), m)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class NIFGSM:
+    """MIFGSM that looks where its momentum is about to carry it (Lin et al., 2020, arXiv:1908.06281)."""
+
+    steps: int = 10
+    rate: float = 0.1  # of the budget, per step
+    decay: float = 1.0
+    start: Start = Here()
+    loss: Loss = CrossEntropy()
+    needs: ClassVar[Sight] = Sight.GRADIENT
+
+    @dataclass(frozen=True)
+    class State(Rows):
+        """Where to look, where it is, and the momentum."""
+
+        z: Tensor
+        at: Tensor
+        m: Tensor
+
+    def init(self, p: Problem) -> State:
+        z = self.start(p)
+        return self.State(z, z, torch.zeros_like(z))
+
+    def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        m = _gather(s.m, seen.slope, self.decay)
+        at = climb(p, s.at, m, self.rate)
+        if t == self.steps - 1:
+            return self.State(at, at, m)
+        # The step that the momentum would take unsigned; a step of ones in every entry is one of the whole rate.
+        ones = p.threat.size(p.threat.free(torch.ones_like(m)), torch.zeros_like(m)).to(m).clamp_min(1.0)
+        ahead = per_row(self.rate * self.decay * p.threat.budget(p.x) / ones, m) * m
+        return self.State(p.project(at + ahead), at, m)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AdamPGD:
+    """PGD with the steps of Adam (Kingma & Ba, 2015, arXiv:1412.6980), as in Uesato et al., 2018, arXiv:1802.05666.
+
+    Within Linf: each entry at its own scale is steepest ascent there and nowhere else.
+    """
+
+    steps: int = 40
+    rate: float = 0.1  # of the budget, the step of an entry whose gradient does not change
+    keep: tuple[float, float] = (0.9, 0.999)  # the share of the first and of the second moment that a step keeps
+    start: Start = Anywhere()
+    loss: Loss = CrossEntropy()
+    needs: ClassVar[Sight] = Sight.GRADIENT
+    threats: ClassVar[tuple[type, ...]] = (Linf,)
+
+    @dataclass(frozen=True)
+    class State(Rows):
+        """Where it is, and the two moments."""
+
+        z: Tensor
+        m: Tensor
+        v: Tensor
+
+    def init(self, p: Problem) -> State:
+        return self.State(self.start(p), torch.zeros_like(p.x), torch.zeros_like(p.x))
+
+    def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        (a, b), g = self.keep, seen.slope
+        m, v = a * s.m + (1 - a) * g, b * s.v + (1 - b) * g * g
+        # The floor only keeps squares that underflow from dividing by zero: no unit of the loss is small here.
+        deviation = (v / (1 - b ** (t + 1))).sqrt().clamp_min(torch.finfo(g.dtype).tiny ** 0.5)
+        length = per_row(self.rate * p.threat.budget(p.x), g)
+        return self.State(p.project(s.z + length * m / (1 - a ** (t + 1)) / deviation), m, v)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class FrankWolfe:
+    """A step of the way to the member of the threat model that gains most along the momentum of the gradients.
+
+    Chen et al., 2020, arXiv:1811.10828.
+    """
+
+    steps: int = 40
+    rate: float = 0.1  # of the way
+    decay: float = 0.9
+    start: Start = Here()
+    loss: Loss = CrossEntropy()
+    needs: ClassVar[Sight] = Sight.GRADIENT
+    threats: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
+
+    @dataclass(frozen=True)
+    class State(Rows):
+        """Where it is, and the momentum."""
+
+        z: Tensor
+        m: Tensor
+
+    def init(self, p: Problem) -> State:
+        return self.State(self.start(p), torch.zeros_like(p.x))
+
+    def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        m = self.decay * s.m + (1 - self.decay) * seen.slope if t else seen.slope
+        return self.State(p.project(s.z + self.rate * (_farthest(p, m) - s.z)), m)
+
+
+def _farthest(p: Problem, g: Inputs) -> Inputs:
+    """The member that gains most along g: in a convex set, where a point far off in that direction is projected to."""
+    largest = g.flatten(1).abs().amax(1).clamp_min(torch.finfo(g.dtype).tiny)
+    return p.project(p.x + g / per_row(largest, g) * per_row(1e4 * p.threat.budget(p.x), g))
