@@ -16,7 +16,7 @@ from adamant.batch import Rows, per_row, take, where
 from adamant.engine import Problem
 from adamant.goals import Goal, Targeted
 from adamant.losses import Margin, Margins
-from adamant.threats import L1, L2, Linf
+from adamant.threats import L1, L2, Linf, Normed
 
 
 @final
@@ -71,6 +71,7 @@ class FAB:
         )
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        assert isinstance(p.threat, Normed)
         w, margin = nearest(p.threat, seen.loss, seen.slope)
         if isinstance(p.goal, Targeted):
             w, margin = self._rival(p, s.z, w, margin, seen)
@@ -81,7 +82,8 @@ class FAB:
         best, size = where(smaller, z, s.best), where(smaller, size, s.size)
         z = where(fooled, p.x + self.back * (z - p.x), z)
         if t == self.steps - 1 and self.search:
-            z = where(size.isfinite(), tighten(p, best, self.search, self.loss), z)
+            under, over = (Margin()(k, p.goal) for k in p.looks(torch.stack([p.x, best]), self.loss).logits)
+            z = tighten(p, best, under, over, self.search, self.loss)
         return self.State(z, best, size)
 
     def _rival(self, p: Problem, z: Inputs, w: Tensor, margin: Scores, seen: Look) -> tuple[Tensor, Scores]:

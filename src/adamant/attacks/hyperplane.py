@@ -32,9 +32,8 @@ class Boundaries:
         return Margin()(logits, goal)[:, None] if isinstance(goal, Targeted) else Margins(self.top)(logits, goal)
 
 
-def nearest(threat: Projectable, margins: Tensor, slopes: Tensor) -> tuple[Tensor, Scores]:
+def nearest(threat: Normed, margins: Tensor, slopes: Tensor) -> tuple[Tensor, Scores]:
     """The normal (n, *d) of the nearest boundary in the norm of the threat, and the margin (n,) there, as if affine."""
-    assert isinstance(threat, Normed)
     margins, least = margins.to(slopes), torch.finfo(slopes.dtype).tiny
     pace = torch.stack([threat.dual(w).clamp_min(least) for w in slopes.unbind(1)], 1)
     row, near = torch.arange(len(slopes), device=slopes.device), (margins.abs() / pace).argmin(1)
@@ -92,17 +91,20 @@ def _dearest(worth: Tensor, room: Tensor, gap: Scores) -> Tensor:
     return torch.zeros_like(room).scatter(1, order, need.minimum(room))
 
 
-def tighten(p: Problem, far: Inputs, tries: int, loss: Loss) -> Inputs:
-    """Where the margin crosses zero between x and a success, by secants: gives the last of `tries` points."""
-    ends = p.looks(torch.stack([p.x, far]), loss).logits
-    under, over = Margin()(ends[0], p.goal), Margin()(ends[1], p.goal)
-    low, high, z = torch.zeros_like(over), torch.ones_like(over), far
-    for i in range(tries):
-        share = high - over * (high - low) / (over - under).clamp_min(torch.finfo(over.dtype).tiny)
-        z = p.threat.clip(p.x + per_row(share, far).to(far) * (far - p.x))
-        if i < tries - 1:
-            logits = p.look(z, loss).logits
-            fooled, margin = p.goal.reached(logits), Margin()(logits, p.goal)
-            low, under = where(fooled, low, share), where(fooled, under, margin)
-            high, over = where(fooled, share, high), where(fooled, margin, over)
-    return z
+def tighten(p: Problem, far: Inputs, under: Scores, over: Scores, tries: int, loss: Loss) -> Inputs:
+    """Look where the margin might cross zero between x and a success, by secants; gives the nearest success seen.
+
+    `under` and `over` are the margins at x and at the success.
+    """
+
+    def point(share: Tensor) -> Inputs:
+        return p.threat.clip(p.x + per_row(share, far).to(far) * (far - p.x))
+
+    low, high, least = torch.zeros_like(over), torch.ones_like(over), torch.finfo(over.dtype).tiny
+    for _ in range(tries):
+        share = high - over * (high - low) / (over - under).clamp_min(least)
+        logits = p.look(point(share), loss).logits
+        fooled, margin = p.goal.reached(logits), Margin()(logits, p.goal)
+        low, under = where(fooled, low, share), where(fooled, under, margin)
+        high, over = where(fooled, share, high), where(fooled, margin, over)
+    return point(high)
