@@ -126,7 +126,9 @@ class SparseFool:
     """
 
     steps: int = 100
-    reach: float = 3.0  # the tangent is met so many times as far as the boundary: the paper's lambda
+    reach: float = (
+        1.0  # the tangent is met so many times as far as the boundary: the paper's lambda; 3 takes half the looks
+    )
     overshoot: float = 0.02
     classes: int = 3
     needs: ClassVar[Sight] = Sight.GRADIENT
@@ -135,11 +137,10 @@ class SparseFool:
 
     @dataclass(frozen=True)
     class State(Rows):
-        """Where it is, the sparse point that this round began at, how far it went from there, whether it is sparse."""
+        """Where it is, the sparse point that this round began at, whether it is still there, whether it has ended."""
 
         z: Tensor
         base: Tensor
-        walk: Tensor
         sparse: Tensor
         done: Tensor
 
@@ -149,17 +150,15 @@ class SparseFool:
         return Boundaries(self.classes)
 
     def init(self, p: Problem) -> State:
-        return self.State(p.x, p.x, torch.zeros_like(p.x), _nowhere(p), _nowhere(p))
+        return self.State(p.x, p.x, _nowhere(p), _nowhere(p))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         assert isinstance(p.threat, (L1, L0))
         fooled, far = p.goal.reached(seen.logits), 1 + self.overshoot
-        walk = s.walk + _toward(L2(box=p.threat.box, mask=p.threat.mask), s.z, seen)
+        walk = where(s.sparse, torch.zeros_like(s.z), (s.z - s.base) / far)
+        on = walk + _toward(L2(box=p.threat.box, mask=p.threat.mask), s.z, seen)
         w = seen.slope[:, 0]  # of the class that it is taken for, or of the target
-        base = p.threat.clip(s.base + onto(p.threat, s.base, w, self.reach * (w * s.walk).flatten(1).sum(1)))
-        z = where(fooled, p.x + far * (base - p.x), s.base + far * walk)
+        base = p.threat.clip(s.base + onto(p.threat, s.base, w, self.reach * (w * walk).flatten(1).sum(1)))
         done = fooled & s.sparse
-        z = where(done, s.z, p.threat.clip(z))
-        return self.State(
-            z, where(fooled, base, s.base), where(fooled, torch.zeros_like(walk), walk), fooled & ~done, done
-        )
+        z = p.threat.clip(where(fooled, p.x + far * (base - p.x), s.base + far * on))
+        return self.State(where(done, s.z, z), where(fooled, base, s.base), fooled & ~done, done)

@@ -12,7 +12,7 @@ from adamant._types import Inputs, Logits, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.hyperplane import nearest, onto, tighten
 from adamant.attacks.starts import Here, Start
-from adamant.batch import Rows, per_row, take, where
+from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
 from adamant.goals import Goal, Targeted
 from adamant.losses import Margin, Margins
@@ -73,8 +73,6 @@ class FAB:
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         assert isinstance(p.threat, Normed)
         w, margin = nearest(p.threat, seen.loss, seen.slope)
-        if isinstance(p.goal, Targeted):
-            w, margin = self._rival(p, s.z, w, margin, seen)
         z = self._across(p, s.z, w, margin)
         fooled = p.goal.reached(p.look(z, self.loss).logits)
         size = p.threat.size(z, p.x)
@@ -85,14 +83,6 @@ class FAB:
             under, over = (Margin()(k, p.goal) for k in p.looks(torch.stack([p.x, best]), self.loss).logits)
             z = tighten(p, best, under, over, self.search, self.loss)
         return self.State(z, best, size)
-
-    def _rival(self, p: Problem, z: Inputs, w: Tensor, margin: Scores, seen: Look) -> tuple[Tensor, Scores]:
-        """Where the target has passed the label and yet not won, the boundary is that of the best other class."""
-        stuck = (margin >= 0) & ~p.goal.reached(seen.logits)
-        if not bool(stuck.any()):
-            return w, margin
-        again = take(p, stuck).look(z[stuck], Margin(), grad=True)
-        return w.index_put((stuck,), again.slope), margin.index_put((stuck,), again.loss.to(margin))
 
     def _across(self, p: Problem, z: Inputs, w: Tensor, margin: Scores) -> Inputs:
         """Beyond the boundary with normal w, at a mean of the projections of z and of x."""

@@ -78,7 +78,7 @@ def _rise(worth: Tensor, pace: Tensor, room: Tensor, gap: Scores) -> Tensor:
         if not bool(moved.any()):
             break
         s = torch.where(moved, ahead, s)
-    return torch.minimum(s[:, None] * pace, room)
+    return torch.where(room > 0, torch.minimum(s[:, None] * pace, room), 0)  # no way there is infinite times zero
 
 
 def _dearest(worth: Tensor, room: Tensor, gap: Scores) -> Tensor:
