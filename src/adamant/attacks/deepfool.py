@@ -78,7 +78,7 @@ class SuperDeepFool:
     Abdolahpourrostam et al., 2023, arXiv:2303.12481, SDF(inf, 1), whose projection here keeps to the box.
     """
 
-    steps: int = 100
+    steps: int = 30
     overshoot: float = 0.02
     classes: int = 3
     search: int = 3  # looks at the end, between the success and the input

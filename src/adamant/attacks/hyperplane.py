@@ -102,7 +102,7 @@ def tighten(p: Problem, far: Inputs, under: Scores, over: Scores, tries: int, lo
 
     low, high, least = torch.zeros_like(over), torch.ones_like(over), torch.finfo(over.dtype).tiny
     for _ in range(tries):
-        share = high - over * (high - low) / (over - under).clamp_min(least)
+        share = high - 0.99 * over * (high - low) / (over - under).clamp_min(least)  # a hair beyond
         logits = p.look(point(share), loss).logits
         fooled, margin = p.goal.reached(logits), Margin()(logits, p.goal)
         low, under = where(fooled, low, share), where(fooled, under, margin)
