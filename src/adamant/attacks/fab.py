@@ -14,6 +14,7 @@ from adamant.attacks.hyperplane import nearest, onto, tighten
 from adamant.attacks.starts import Here, Start
 from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
+from adamant.errors import InputError
 from adamant.goals import Goal, Targeted
 from adamant.losses import Margin, Margins
 from adamant.threats import L1, L2, Linf, Normed
@@ -66,9 +67,13 @@ class FAB:
         return OverLabel(self.classes)
 
     def init(self, p: Problem) -> State:
-        return self.State(
-            self.start(p), p.x, torch.full((len(p.x),), torch.inf, dtype=torch.float64, device=p.x.device)
-        )
+        if isinstance(p.goal, Targeted):
+            raise InputError(
+                "FAB looks for the nearest wrong class, and its way to one target need not end there: attack untargeted, "
+                "one class after another with EachTarget(FAB(), 9), or take a targeted attack such as DDN or PGD."
+            )
+        never = torch.full_like(p.x.flatten(1)[:, 0], torch.inf, dtype=torch.float64)
+        return self.State(self.start(p), p.x, never)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         assert isinstance(p.threat, Normed)
