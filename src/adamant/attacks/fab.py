@@ -69,7 +69,7 @@ class FAB:
     def init(self, p: Problem) -> State:
         if isinstance(p.goal, Targeted):
             raise InputError(
-                "FAB looks for the nearest wrong class, and its way to one target need not end there: attack untargeted, "
+                "FAB looks for the nearest wrong class, and its way to a target need not end there: attack untargeted, "
                 "one class after another with EachTarget(FAB(), 9), or take a targeted attack such as DDN or PGD."
             )
         never = torch.full_like(p.x.flatten(1)[:, 0], torch.inf, dtype=torch.float64)
