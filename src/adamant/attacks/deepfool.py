@@ -42,7 +42,7 @@ class DeepFool:
     steps: int = 50
     rate: float = 0.8  # how much of the way a step goes: 1 in the paper; less looks oftener and ends nearer
     overshoot: float = 0.02  # the change is made so much longer, as a share
-    classes: int = 3
+    classes: int = 2
     needs: ClassVar[Sight] = Sight.GRADIENT
     minimal: ClassVar[bool] = True
     threats: ClassVar[tuple[type, ...]] = (L2, Linf)

@@ -162,3 +162,13 @@ def test_sparse_changes_the_dearest_entries_of_an_affine_network():
         full = torch.where(toward > 0, x[i] == 1, x[i] == 0) | (out.x_adv[i] == 0) | (out.x_adv[i] == 1)
         least = w[changed].min()
         assert (full | changed)[w > least].all()
+
+
+def test_entries_at_their_edge_do_not_hold_the_step_up():
+    model, x = Affine((30,), 2), (Rng.of(1, 8).uniform(30) > 0.5).float()
+    with torch.no_grad():
+        goal = Untargeted(model(x).argmax(1))
+    out = run(DeepFool(rate=1.0, steps=4), model, x, goal, am.L2())
+    best = run(am.DDN(steps=300), model, x, goal, am.L2())
+    assert out.broken.all()
+    assert (out.size < best.size * 1.03).all()
