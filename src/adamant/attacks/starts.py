@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
 from adamant._types import Inputs
+from adamant.batch import PerRow, where
+from adamant.desk import Desk
 from adamant.engine import Problem
 
 
@@ -46,4 +48,20 @@ class Near:
         return p.threat.project(p.x + self.sigma * noise, p.x)
 
 
-CATALOGUE: tuple[type, ...] = (Here, Anywhere, Near)
+@final
+@dataclass(frozen=True)
+class Within:
+    """A random point within half the budget, or half the smallest change found so far; with neither, the input itself.
+
+    So a search for the smallest change begins at the input, and its restarts begin at random.
+    """
+
+    def __call__(self, p: Problem) -> Inputs:
+        radius = p.threat.budget(p.x).double()
+        if isinstance(p.desk, Desk):
+            radius = radius.minimum(p.desk.size[p.index])
+        some = p.threat.at(PerRow(radius.nan_to_num(posinf=1.0) / 2)).sample(p.x, p.rng.fold("start"))
+        return where(radius.isfinite(), some, p.x)
+
+
+CATALOGUE: tuple[type, ...] = (Here, Anywhere, Near, Within)
