@@ -18,8 +18,8 @@ from adamant.testing import Member, cases, check
 # --8<-- [start:attack]
 @final
 @dataclass(frozen=True, kw_only=True)
-class NIFGSM:
-    """Momentum that looks ahead: the gradient is that of the next place (Lin et al., 2020, arXiv:1908.06281)."""
+class Lookahead:
+    """Momentum that looks ahead: the gradient is that of the next place; the house has it as NIFGSM."""
 
     steps: int = 10
     rate: float = 0.1  # of the budget, per step
@@ -39,8 +39,7 @@ class NIFGSM:
         return self.State(p.x, p.x, torch.zeros_like(p.x))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        g = seen.grad
-        assert g is not None
+        g = seen.slope
         m = self.decay * s.m + g / per_row(g.flatten(1).abs().sum(1).clamp_min(torch.finfo(g.dtype).tiny), g)
         at = climb(p, s.at, m, self.rate)
         if t == self.steps - 1:
@@ -55,7 +54,7 @@ class NIFGSM:
 if __name__ == "__main__":
     # --8<-- [start:check]
     member = Member(
-        attack=NIFGSM(steps=20),
+        attack=Lookahead(steps=20),
         threats=(am.Linf(0.15),),
         reach=1.5,  # breaks every row that a budget 1.5 times smaller can break, on affine networks of two classes
         random=False,  # draws nothing, so the seed changes nothing

@@ -22,7 +22,7 @@ PRINTS = {
     "black_box": (r"PGD (.|\n)*RandomSearch (.|\n)*refused: PGD needs the gradient", (slow,)),
     "harden": (r"standard +\d+\.\d%(.|\n)*madry +\d+\.\d%", (slow,)),
     "smallest_change": (r"median L2 size of the changes: 0\.\d(.|\n)*within 2.0 : 0%", (slow,)),
-    "own_attack": (r"NIFGSM\(.*\) keeps every promise in 16 cases", (slow,)),
+    "own_attack": (r"Lookahead\(.*\) keeps every promise in 16 cases", (slow,)),
     "tutorial": (r"clean accuracy(.|\n)*hardened: clean \d+\.\d%, robust \d+\.\d%", (slow,)),
 }
 
@@ -62,7 +62,7 @@ def test_own_attack_keeps_its_promises_in_one_case():
     sys.modules[spec.name] = own  # dataclasses look their module up by name
     try:
         spec.loader.exec_module(own)
-        check(next(cases(Member(attack=own.NIFGSM(steps=20), threats=(Linf(0.15),), reach=1.5, random=False))))
+        check(next(cases(Member(attack=own.Lookahead(steps=20), threats=(Linf(0.15),), reach=1.5, random=False))))
     finally:
         del sys.modules[spec.name]
 

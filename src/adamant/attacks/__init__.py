@@ -1,13 +1,33 @@
 """Attacks: records of settings with two short functions each; the engine runs them."""
 
+from adamant.attacks.alma import ALMA
+from adamant.attacks.apgd import APGD, APGDL1
+from adamant.attacks.bandits import Bandits
+from adamant.attacks.boundary import BoundaryAttack
+from adamant.attacks.carlini import EAD, CarliniWagner
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
-from adamant.attacks.deepfool import DeepFool
-from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, PGD, RFGSM
+from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
+from adamant.attacks.fab import FAB
+from adamant.attacks.fmn import FMN
+from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
+from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.one_pixel import OnePixel
+from adamant.attacks.rays import RayS
+from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
-from adamant.attacks.starts import Anywhere, Here, Near
+from adamant.attacks.sigma_zero import SigmaZero
+from adamant.attacks.simba import SimBA
+from adamant.attacks.sparse_rs import SparseRS
+from adamant.attacks.square import Square
+from adamant.attacks.starts import Anywhere, Here, Near, Within
+from adamant.attacks.surfree import SurFree
+from adamant.attacks.universal import SameChange, universal
 
 __all__ = [
-    "BIM", "DDN", "FGM", "FGSM", "MIFGSM", "PGD", "RFGSM",
-    "Anywhere", "DeepFool", "Draws", "EachTarget", "Here", "Near", "RandomSearch", "Restarts", "Union",
+    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
+    "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner", "DeepFool", "Draws",
+    "EachTarget", "FrankWolfe", "Here", "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts",
+    "SameChange", "SigmaZero", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
+    "Within", "universal",
 ]  # fmt: skip

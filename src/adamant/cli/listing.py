@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +21,13 @@ Lines = list[dict[str, str]]
 
 
 def _attacks() -> Lines:
-    return [{"name": e.name, "source": e.source, "cost": e.cost, "needs": e.needs, "when": e.when} for e in CATALOGUE]
+    return [
+        {
+            "name": e.name, "needs": e.needs, "within": e.within, "finds": e.finds, "when": e.when, "cost": e.cost,
+            "source": e.source,
+        }
+        for e in CATALOGUE
+    ]  # fmt: skip
 
 
 def _first(member: object) -> str:
@@ -58,6 +65,7 @@ class Listing:
 
     json: bool = False
     """For machines."""
+    apart: ClassVar[tuple[str, ...]] = ()  # only in the JSON: a terminal is narrow
 
     def show(self, lines: Lines) -> int:
         """Print the lines as a table or as JSON."""
@@ -65,7 +73,7 @@ class Listing:
             Console(soft_wrap=True).print_json(json.dumps(lines))
             return 0
         table = Table(show_edge=False)
-        keys: Sequence[str] = list(lines[0])
+        keys: Sequence[str] = [k for k in lines[0] if k not in self.apart]
         for key in keys:
             table.add_column(key, overflow="fold")
         for line in lines:
@@ -76,7 +84,9 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Attacks(Listing):
-    """List the attacks, with source, cost, and when to use each."""
+    """List the attacks: what each needs, where it works, and when to use it; cost and source with --json."""
+
+    apart: ClassVar[tuple[str, ...]] = ("cost", "source")
 
     def run(self) -> int:
         """Print them."""

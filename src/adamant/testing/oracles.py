@@ -80,7 +80,7 @@ def _gain(w: Tensor, x: Tensor, eps: Tensor, threat: Projectable) -> Tensor:
         before = room.cumsum(1) - room
         return (worth * (eps - before).clamp_min(0).minimum(room)).sum(1)
     low_s, high_s = torch.zeros_like(eps), torch.full_like(eps, 1e9)
-    for _ in range(64):  # d = min(s |w|, room) with the s that spends the budget
+    for _ in range(110):  # d = min(s |w|, room) with the s that spends the budget
         s = (low_s + high_s) / 2
         spent = (s * worth).minimum(room).norm(dim=1, keepdim=True)
         low_s, high_s = torch.where(spent <= eps, s, low_s), torch.where(spent <= eps, high_s, s)
