@@ -124,7 +124,7 @@ def main() -> None:
             print(facts[-1], flush=True)
             x, y = test.x[right[: args.rows]], test.y[right[: args.rows]]
             for entry in CATALOGUE:
-                if isinstance(entry.member, Composite) or entry.needs == "as its attacks" or entry.name == "SameChange":
+                if isinstance(entry.member, Composite) or entry.needs == "-" or entry.name == "SameChange":
                     continue
                 if args.only and entry.name != args.only:
                     continue

@@ -47,20 +47,20 @@ class Entry:
     def needs(self) -> str:
         """How much it must see of the model."""
         sight = getattr(self.member, "needs", None)
-        return sight.name.lower() if isinstance(sight, Sight) else "as its attacks"
+        return sight.name.lower() if isinstance(sight, Sight) else "-"
 
     @property
     def within(self) -> str:
         """The threat models that it works in."""
         if not isinstance(getattr(self.member, "needs", None), Sight):
-            return "as its attacks"
+            return "-"
         return ", ".join(t.__name__ for t in threats) if (threats := getattr(self.member, "threats", ())) else "any"
 
     @property
     def finds(self) -> str:
         """A change within the budget, or the smallest."""
         if not isinstance(getattr(self.member, "needs", None), Sight):
-            return "as its attacks"
+            return "-"
         return "smallest" if hasattr(self.member, "minimal") else "within"
 
 

@@ -75,7 +75,7 @@ class Listing:
         table = Table(show_edge=False)
         keys: Sequence[str] = [k for k in lines[0] if k not in self.apart]
         for key in keys:
-            table.add_column(key, overflow="fold")
+            table.add_column(key, overflow="fold", no_wrap=max(len(line[key]) for line in lines) < 22)
         for line in lines:
             table.add_row(*(line[k] for k in keys))
         Console(highlight=False).print(table)
