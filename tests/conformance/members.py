@@ -95,7 +95,7 @@ MEMBERS = (
     Member(attack=SparseRS(steps=80), threats=(L0(4),), access=SCORES, reach=3.0),
     Member(attack=SimBA(steps=100), threats=BALLS, access=SCORES, reach=3.0),
     Member(attack=SimBA(steps=150, low=0.5, rate=0.5), threats=(L2(0.6),), access=SCORES, reach=4.0),
-    Member(attack=Bandits(steps=60), threats=(Linf(0.15),), access=SCORES, reach=5.0),
+    Member(attack=Bandits(steps=100), threats=(Linf(0.15),), access=SCORES, reach=4.0),
     Member(attack=Bandits(steps=40), threats=(L2(0.6),), access=SCORES, reach=None),
     Member(attack=RandomSearch(steps=100), threats=ALL, access=SCORES, reach=4.0),
     Member(attack=OnePixel(steps=4, population=20), threats=(L0(2),), access=SCORES, reach=None),  # so few find little
