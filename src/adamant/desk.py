@@ -1,23 +1,53 @@
-"""The books of a batch: every visit passes the desk, which counts it, judges it and keeps the best of each row."""
+"""What an attack may know, and the desk where each of its visits passes: counted, judged, and kept where it is best."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from adamant._types import Inputs, Mask
-from adamant.access import Cost, Look, View
-from adamant.batch import take
+from adamant.access import Access, Cost, Look, View
+from adamant.batch import Rows, take
 from adamant.calling import Caller
+from adamant.goals import Goal
 from adamant.losses import Loss
-
-if TYPE_CHECKING:
-    from adamant.engine import Problem
+from adamant.random import Rng
+from adamant.threats import Anchored, Projectable
 
 # How far a smallest success that rounding undid is pushed on, as a share of the change, until it holds alone.
 _PUSHES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Problem(Rows):
+    """Model, rows of inputs, goal, threat, access and randomness: all that an attack may know."""
+
+    x: Inputs
+    goal: Goal  # what counts as success
+    aim: Goal  # what the loss climbs; the goal itself, unless a composite aims elsewhere
+    threat: Projectable
+    access: Access
+    rng: Rng
+    index: Tensor  # the place of each row in the books
+    desk: Desk | Blind
+
+    @cached_property
+    def project(self) -> Callable[[Inputs], Inputs]:
+        """To the nearest member of the threat model; what depends on x alone is worked out once for all steps."""
+        x, threat = self.x, self.threat
+        return threat.around(x) if isinstance(threat, Anchored) else lambda z: threat.project(z, x)
+
+    def look(self, z: Inputs, loss: Loss, *, grad: bool = False) -> Look:
+        """Visit the model at z: counted, judged, and kept where it is the best so far."""
+        return self.desk.look(self, z, loss, grad=grad)
+
+    def looks(self, zs: Tensor, loss: Loss) -> Look:
+        """Visit the model at k points of each row at once, zs (k, n, *d); the look's tensors lead with (k, n)."""
+        return self.desk.looks(self, zs, loss)
 
 
 class Desk:

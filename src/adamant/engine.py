@@ -7,10 +7,9 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import torch
@@ -20,12 +19,12 @@ from adamant._types import Inputs, Mask
 from adamant.access import Access, Look, Sight, WhiteBox
 from adamant.batch import Rows, Shared, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
-from adamant.desk import Blind, Desk
+from adamant.desk import Blind, Desk, Problem
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Goal
 from adamant.losses import Loss
 from adamant.random import Rng
-from adamant.threats import Anchored, Linf, Parametric, Projectable
+from adamant.threats import Linf, Parametric, Projectable
 
 
 class Status(IntEnum):
@@ -36,34 +35,6 @@ class Status(IntEnum):
     BROKEN = 2
     OUT_OF_BUDGET = 3
     INVALID = 4  # a defect of the attack: it never looked at a member of the threat model
-
-
-@dataclass(frozen=True)
-class Problem(Rows):
-    """Model, rows of inputs, goal, threat, access and randomness: all that an attack may know."""
-
-    x: Inputs
-    goal: Goal  # what counts as success
-    aim: Goal  # what the loss climbs; the goal itself, unless a composite aims elsewhere
-    threat: Projectable
-    access: Access
-    rng: Rng
-    index: Tensor  # the place of each row in the books
-    desk: Desk | Blind
-
-    @cached_property
-    def project(self) -> Callable[[Inputs], Inputs]:
-        """To the nearest member of the threat model; what depends on x alone is worked out once for all steps."""
-        x, threat = self.x, self.threat
-        return threat.around(x) if isinstance(threat, Anchored) else lambda z: threat.project(z, x)
-
-    def look(self, z: Inputs, loss: Loss, *, grad: bool = False) -> Look:
-        """Visit the model at z: counted, judged, and kept where it is the best so far."""
-        return self.desk.look(self, z, loss, grad=grad)
-
-    def looks(self, zs: Tensor, loss: Loss) -> Look:
-        """Visit the model at k points of each row at once, zs (k, n, *d); the look's tensors lead with (k, n)."""
-        return self.desk.looks(self, zs, loss)
 
 
 @runtime_checkable
