@@ -35,6 +35,7 @@ format: $(VENV)/lint.done  ## put the code into shape
 bench: $(VENV)/bench.done  ## side by side with the bare loop and with other libraries; needs the real data
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/pgd_parity.py --quick
+	$(BIN)/python benchmarks/attacks.py --quick
 
 docs: $(VENV)/docs.done  ## the site, in site/
 	$(BIN)/mkdocs build --strict

@@ -60,7 +60,7 @@ MISTAKES = {
     "one class": ({"data": "one_class.npz"}, ["Every label", "at least two classes"]),
     "no rows": ({"data": "empty.npz"}, ["empty", "at least one row"]),
     "limit of none": ({"limit": 0}, ["limit is 0"]),
-    "unknown attack": ({"suite": "PDG(steps=3)"}, ["'PDG'", "Did you mean PGD?"]),
+    "unknown attack": ({"suite": "PDG(steps=3)"}, ["'PDG'", "Did you mean PGD"]),
     "unknown suite": ({"suite": "standart"}, ["'standart'", "standard_v0"]),
     "unknown setting": ({"suite": "PGD(stepz=3)"}, ["stepz"]),
     "power": ({"suite": "2**9**9"}, ["2 ** 9 ** 9", "only names with their settings"]),
@@ -207,7 +207,7 @@ def test_folder_that_cannot_be_written(below, shelf, here):
         (["--target", 3], ["is its label (3)", "choose another target"]),
         (["--target", 30], ["Target 30", "outside 0..9"]),
         (["--access", "LabelsOnly()"], ["PGD needs the gradient"]),
-        (["--attack", "PDG()"], ["Did you mean PGD?"]),
+        (["--attack", "PDG()"], ["Did you mean PGD"]),
         (["--device", "gpu"], ["'gpu'"]),
     ],
 )

@@ -11,23 +11,27 @@ import adamant
 from adamant import access, evaluation, losses, threats
 from adamant.attacks import (
     BIM,
+    FAB,
     FGM,
     FGSM,
     MIFGSM,
     PGD,
     RFGSM,
+    CarliniWagner,
     EachTarget,
     RandomSearch,
     Restarts,
+    SameChange,
+    SimBA,
     Union,
     catalogue,
     starts,
-)
+)  # fmt: skip
 from adamant.batch import PerRow, Shared
 from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
-from adamant.threats import L0, L1, L2, Linf
+from adamant.threats import L0, L1, L2, Flow, Linf, Patch, Recolour, Spatial
 from adamant.training import Plan, average, inner, knobs, outer, plan, recipes
 from adamant.training.average import EMA
 from adamant.training.inner import Ascend, Keep, Pool
@@ -46,12 +50,15 @@ THREATS = [
     Linf(8 / 255), Linf(0.1 + 0.2), L2(0.5, box=(-1.0, 3.0)), L1(12.0, spread=0.0), L0(10), L0(3.0, pixels=True),
     Linf(0.1, box=(-math.inf, math.inf)), Linf(0.1, box=(0.0, math.inf)),
     Linf(PerRow([8 / 255, 1 / 3])), L2(1e-7, mask=Shared([[True, False], [False, True]])),
+    L2(), Linf(math.inf), Patch((3, 5)), Patch((1, 1), box=(-1.0, 1.0)), Spatial(degrees=10.0), Flow(),
+    Recolour(reach=0.3),
     L1(PerRow([1, 2]), mask=PerRow([[True], [False]])), Linf(123456789.123), Linf(1 / 255), Linf(0.5 / 255),
 ]  # fmt: skip
 ATTACKS = [
     FGSM(), FGSM(loss=DLR()), RFGSM(share=0.25), FGM(), BIM(steps=3, rate=1 / 3), PGD(), PGD(steps=7,
     start=starts.Near(0.002)),
     MIFGSM(decay=0.9), RandomSearch(wide=0.1), Restarts(PGD(steps=5), 3), Restarts(FGSM()),
+    FAB(start=starts.Within()), SameChange(Shared([[0.5, 0.25]])), SimBA(low=1 / 8), CarliniWagner(rounds=3),
     EachTarget(PGD(loss=Margin()), 3), Union(FGSM(), Restarts(Union(PGD(), BIM()), 2)), Union(FGSM()),
 ]  # fmt: skip
 TRAINING = [

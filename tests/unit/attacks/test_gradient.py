@@ -114,7 +114,8 @@ def test_the_oracle_of_frank_wolfe_is_exact_within_ball_and_box(net, x, goal, th
     v = _farthest(problem(net, x, goal, threat), g)
     assert threat.contains(v, x).all()
     won = ((v - x).double() * g.double()).flatten(1).sum(1)
-    best = _gain(g.double().flatten(1), x.double().flatten(1), threat)
+    eps = threat.budget(x).double()[:, None]
+    best = _gain(g.double().flatten(1), x.double().flatten(1), eps, threat)
     torch.testing.assert_close(won, best, rtol=2e-3, atol=0)
 
 
