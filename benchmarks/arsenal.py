@@ -97,7 +97,7 @@ def measure(attack: Any, model: nn.Module, x: Tensor, y: Tensor, threat: Any) ->
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--rows", type=int, default=50)
+    parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--train-rows", type=int, default=12000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
@@ -156,7 +156,7 @@ The networks are `zoo:cnn`, trained by that command (seed 0, one thread), the ad
 (MNIST) and 0.1 (Fashion-MNIST). Attacks are untargeted, seed 0, on the first {rows} test images that the network has
 right, and their settings are shorter than the defaults where that keeps them to seconds. With so few images, success is
 known to within 14 points (95 %). The median size is over successes. Passes are per image, as a hook on the model counts
-them, verification and fill-up rows included; milliseconds are CPU time per image, for a feeling only.
+them, verification included; milliseconds are CPU time per image, for a feeling only.
 An attack that seeks the smallest change has no budget to keep to, so for it success says little and size says all.
 
 Pictures: Fashion-MNIST (Zalando, MIT licence); the image, the adversarial one, and the change, amplified.

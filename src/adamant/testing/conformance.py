@@ -363,6 +363,32 @@ def a_flat_network_ends_quietly(case: Case) -> None:
     _require(case.threat.contains(out.x_adv, x).all(), "zero gradients led out of the threat model")
 
 
+def infinite_logits_do_no_harm(case: Case) -> None:
+    """A class that the network has ruled out (a logit of minus infinity) is a class that nobody is fooled into."""
+
+    class Ruled(nn.Module):
+        def __init__(self, net: nn.Module, out: Tensor) -> None:
+            super().__init__()
+            self.net, self.out = net, out
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.net(z).masked_fill(self.out, -torch.inf)
+
+    model, x = case.bent(), case.inputs()
+    goal = case.goal(model, x)
+    known = goal.anchor.unique() if not isinstance(goal, Targeted) else torch.cat([goal.label, goal.target]).unique()
+    free = [k for k in range(case.classes) if k not in known.tolist()][:1]
+    if not free:
+        return
+    ruled = Ruled(model, torch.arange(case.classes) == free[0])
+    out = case.run(ruled, x, goal)
+    _require(out.x_adv.isfinite().all(), "an infinite logit led to a point that is no number")
+    _require(not (out.status == Status.INVALID).any(), "an infinite logit led out of the threat model")
+    with torch.no_grad():
+        found = ruled(out.x_adv).argmax(1)
+    _require((found[out.broken] != free[0]).all(), "a row is said to be fooled into a class that is ruled out")
+
+
 def memory_layout_does_not_matter(case: Case) -> None:
     """Channels-last, transposed and expanded inputs give what contiguous ones give."""
     model, x = case.bent(), case.inputs()
@@ -429,6 +455,7 @@ ONCE: tuple[Callable[[Case], None], ...] = (
     what_is_handed_out_was_seen,
     finished_rows_cost_nothing,
     a_flat_network_ends_quietly,
+    infinite_logits_do_no_harm,
     memory_layout_does_not_matter,
     units_do_not_matter,
     a_wrapper_is_never_called,
