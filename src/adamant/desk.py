@@ -180,7 +180,7 @@ class Desk:
 
     def _enter(self, p: Problem, z: Inputs, loss: Tensor, logits: Tensor, *, later: Tensor | None = None) -> None:
         """Keep what is better, judge what fooled; `later` forwards in the books of each row come after this look."""
-        loss = loss if loss.ndim == 1 else loss[:, 0]
+        loss = (loss if loss.ndim == 1 else loss[:, 0]).to(self._loss)  # a model may answer in wider numbers
         better = loss > self._loss  # false for a NaN, and where the bar is at infinity
         if self.roams and not self.smallest:
             better &= p.threat.contains(z, p.x)

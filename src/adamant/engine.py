@@ -252,6 +252,7 @@ def run(
     if isinstance(threat, Parametric):
         return _run_on_parameters(attack, model, x, goal, threat, access, rng, settings)
     _check(attack, model, x, threat, access)
+    x = x.detach()  # the books are written in place
     device = torch.device(settings.device) if settings.device else device_of(model, x)
     caller, size = Caller(unwrapped(model), settings), settings.batch_size or _batch_size(x, device)
     done: list[Outcome] = []
@@ -296,7 +297,7 @@ def _run_on_parameters(
         attack, _Applied(unwrapped(model), threat, shape, x.shape[1:]), joint, goal, ball,
         access=access, rng=rng, settings=settings,
     )  # fmt: skip
-    theta, made = out.x_adv[:, :k].reshape(-1, *shape), x.cpu().clone()
+    theta, made = out.x_adv[:, :k].reshape(-1, *shape), x.detach().cpu().clone()
     with torch.no_grad():
         for i in theta.flatten(1).any(1).nonzero().flatten().tolist():  # one by one, as the success was judged
             made[i] = threat.apply(x[i : i + 1].cpu(), theta[i : i + 1])[0]

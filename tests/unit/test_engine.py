@@ -284,3 +284,30 @@ def test_budgets_per_row_travel_with_their_rows(model, x):
         rng=Rng.of(0, torch.tensor([30])),
     )
     assert torch.equal(one.x_adv[0], out.x_adv[30])
+
+
+@pytest.mark.parametrize("threat", [am.Linf(0.1), am.Spatial()])
+def test_inputs_that_want_gradients_are_attacked_like_others(threat):
+    model, x = Bent((1, 4, 4), 3, seed=5, dtype=torch.float32).eval(), torch.full((4, 1, 4, 4), 0.5)
+    goal = Untargeted(model(x).argmax(1))
+    wants = x.clone().requires_grad_(True)
+    out, same = (run(am.PGD(steps=3), model, v, goal, threat) for v in (wants, x))
+    assert torch.equal(out.x_adv, same.x_adv)
+    assert not out.x_adv.requires_grad
+    assert wants.grad is None
+
+
+def test_a_model_may_answer_in_wider_numbers_than_it_is_asked_in():
+    class Wide(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, z):
+            return self.net(z).double()
+
+    model, x = Bent((6,), 3, seed=5, dtype=torch.float32).eval(), Rng.of(7, 9).uniform(6)
+    goal = Untargeted(model(x).argmax(1))
+    wide, narrow = (run(am.PGD(steps=5), m, x, goal, am.Linf(0.1)) for m in (Wide(model), model))
+    assert torch.equal(wide.status, narrow.status)
+    assert wide.x_adv.dtype == x.dtype
