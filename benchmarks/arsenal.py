@@ -157,9 +157,10 @@ python benchmarks/arsenal.py --rows {rows} --train-rows {train_rows} --epochs {e
 
 The networks are `zoo:cnn`, trained by that command (seed 0, one thread), the adversarial ones with PGD-5 at up to Linf
 0.2 (MNIST) and 0.1 (Fashion-MNIST). Attacks are untargeted, seed 0, on the first {rows} test images that the network
-has right, and their settings are shorter than the defaults where that keeps them to seconds. With so few images, success is
-known to within 14 points (95 %). The median size is over successes. Passes are per image, as a hook on the model counts
-them, verification and rows that fill up a batch included; milliseconds are CPU time per image, for a feeling only.
+has right, and their settings are shorter than the defaults where that keeps them to seconds. With so few images,
+success is known to within 14 points (95 %). The median size is over successes. Passes are per image, as a hook on the
+model counts them, verification and rows that fill up a batch included; milliseconds are CPU time per image, for a
+feeling only.
 An attack that seeks the smallest change has no budget to keep to, so for it success says little and size says all.
 
 Pictures: Fashion-MNIST (Zalando, MIT licence); the image, the adversarial one, and the change, amplified.

@@ -64,6 +64,7 @@ class Access(Protocol):
     """One way of looking at a model."""
 
     gives: ClassVar[Sight]
+    exact: ClassVar[bool]  # what it shows is the model's answer at z, and not at something like it
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         """Visit the model at z."""
@@ -86,6 +87,7 @@ class WhiteBox:
     """Logits and the exact gradient, from one and the same pass."""
 
     gives: ClassVar[Sight] = Sight.GRADIENT
+    exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         if not grad:
@@ -125,6 +127,7 @@ class EOT:
 
     n: int = 20
     gives: ClassVar[Sight] = Sight.GRADIENT
+    exact: ClassVar[bool] = False
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         _positive("EOT", self.n)
@@ -150,6 +153,7 @@ class NES:
     n: int = 50
     sigma: float = 0.001
     gives: ClassVar[Sight] = Sight.GRADIENT
+    exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         return _estimate(view, z, self.n, self.sigma, view.rng().normal) if grad else _glance(view, z)
@@ -169,6 +173,7 @@ class SPSA:
     n: int = 128
     sigma: float = 0.01
     gives: ClassVar[Sight] = Sight.GRADIENT
+    exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         return _estimate(view, z, self.n, self.sigma, view.rng().sign) if grad else _glance(view, z)
@@ -183,6 +188,7 @@ class ScoresOnly:
     """Logits (or log probabilities) and nothing else."""
 
     gives: ClassVar[Sight] = Sight.SCORES
+    exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         return _glance(view, z)
@@ -197,6 +203,7 @@ class LabelsOnly:
     """The predicted class and nothing else: logits come back one-hot, and the loss is NaN."""
 
     gives: ClassVar[Sight] = Sight.LABELS
+    exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
         with torch.no_grad():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
-from adamant.errors import ModelError
+from adamant.errors import InputError, ModelError
 from adamant.random import sealed
 
 
@@ -29,6 +29,12 @@ class Settings:
     channels_last: bool = False
     autocast: bool = False  # search in bfloat16; every success is still judged in float32
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)  # (rows done, rows)
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_looks", "lanes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"Settings({name}={value}): give a whole number from 1 on.")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -9,14 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from adamant._types import Inputs, Mask
+from adamant._types import Inputs, Logits, Mask
 from adamant.access import Access, Cost, Look, View
 from adamant.batch import Rows, take
 from adamant.calling import Caller
 from adamant.goals import Goal
 from adamant.losses import Loss
 from adamant.random import Rng
-from adamant.threats import Anchored, Projectable
+from adamant.threats import Anchored, Parametric, Projectable
 
 # How far a smallest success that rounding undid is pushed on, as a share of the change, until it holds alone.
 _PUSHES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
@@ -34,6 +34,9 @@ class Problem(Rows):
     rng: Rng
     index: Tensor  # the place of each row in the books
     desk: Desk | Blind
+    # Under a threat with parameters x and z are these, and the model sees `change.apply(picture, z)`.
+    picture: Tensor | None = None
+    change: Parametric | None = None
 
     @cached_property
     def project(self) -> Callable[[Inputs], Inputs]:
@@ -173,8 +176,22 @@ class Desk:
     def _ask(self, p: Problem, z: Inputs, loss: Loss, *, grad: bool) -> Look:
         done = self._tally.forwards
         rng = lambda: p.rng.fold("look").fold(self.forwards[p.index] + done)  # noqa: E731
-        view = View(self.model, lambda logits: loss(logits, p.aim), p.threat.clip, p.threat.free, rng)
+        view = View(self._shown(p), lambda logits: loss(logits, p.aim), p.threat.clip, p.threat.free, rng)
         return p.access.look(view, z, grad=grad)
+
+    def _shown(self, p: Problem) -> Callable[[Inputs], Logits]:
+        change, picture = p.change, p.picture
+        if change is None or picture is None:
+            return self.model
+        return lambda z: self.model(change.apply(picture, z))
+
+    def _alone(self, p: Problem, z: Inputs) -> Logits:
+        if p.change is None or p.picture is None:
+            return self.model.alone(z)
+        with torch.no_grad():  # one by one from the parameters on, as the picture that is handed out is made
+            return self.model.alone(
+                torch.cat([p.change.apply(p.picture[i : i + 1], z[i : i + 1]) for i in range(len(z))])
+            )
 
     # --- judging ------------------------------------------------------------------------------------------------------
 
@@ -193,19 +210,22 @@ class Desk:
     def _judge(self, p: Problem, z: Inputs, loss: Tensor, rows: Tensor, later: Tensor | None) -> None:
         """Accept a success only inside the set, and only when the row fools the model once more, alone."""
         rows = rows[take(p.threat, rows).contains(z[rows], p.x[rows])]
-        if self.smallest and len(rows):  # of all the successes of a row only the last is asked alone, in `confirm`
+        # Of all the successes of a row only the smallest is asked alone, in `confirm`, where a look is to be believed.
+        ask = not self.smallest or self.model.settings.autocast or not p.access.exact
+        if self.smallest and len(rows):
             size = take(p.threat, rows).size(z[rows], p.x[rows])
             smaller = size < self.size[p.index[rows]]
             rows = rows[smaller]
-            self.size[p.index[rows]] = size[smaller]
         if not len(rows):
             return
         self._count()
-        if not self.smallest:
+        if ask:
             self.checks[p.index[rows]] += 1
-            rows = rows[take(p.goal, rows).reached(self.model.alone(z[rows]))]
+            rows = rows[take(p.goal, rows).reached(self._alone(take(p, rows), z[rows]))]
         places = p.index[rows]
         self.best[places], self.loss[places] = z[rows], loss[rows].double()
+        if self.smallest:
+            self.size[places] = take(p.threat, rows).size(z[rows], p.x[rows])
         looks = self.forwards[places] - (0 if later is None else later[rows])
         self.first[places] = torch.where(self.first[places] > 0, self.first[places], looks)
         self._bare[rows], self._loss[rows] = False, torch.inf
@@ -224,7 +244,7 @@ class Desk:
             q = take(p, rows)
             z = q.threat.clip(q.x + (self.best[q.index] - q.x) * (1 + push)) if push else self.best[q.index]
             self.checks[q.index] += 1
-            holds = q.goal.reached(self.model.alone(z)) & q.threat.contains(z, q.x)
+            holds = q.goal.reached(self._alone(q, z)) & q.threat.contains(z, q.x)
             self.best[q.index[holds]], self.found[q.index[holds]] = z[holds], True
             rows = rows[~holds]
         self.first[p.index[rows]] = 0

@@ -6,9 +6,8 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Mask
 from adamant.access import Access, Look, Sight, WhiteBox
-from adamant.batch import Rows, Shared, cat, on, take
+from adamant.batch import Rows, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
 from adamant.desk import Blind, Desk, Problem
 from adamant.errors import AccessError, InputError, ModelError
@@ -216,7 +215,7 @@ def perturb(
             f"{type(threat).__name__} changes parameters of the picture: it can be attacked and audited, and neither "
             "trained with nor transferred."
         )
-    _check_threat(attack, threat, x)
+    _check_threat(attack, threat, x, type(threat).__name__)
     desk = Blind(Caller(unwrapped(model), Settings(lanes=1)))
     p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     s = attack.init(p)
@@ -249,72 +248,30 @@ def run(
     """
     access, settings = access or WhiteBox(), settings or Settings()
     rng = rng or Rng.of(0, len(x))
-    if isinstance(threat, Parametric):
-        return _run_on_parameters(attack, model, x, goal, threat, access, rng, settings)
-    _check(attack, model, x, threat, access)
+    check(attack, model, x, threat, access)
     x = x.detach()  # the books are written in place
     device = torch.device(settings.device) if settings.device else device_of(model, x)
     caller, size = Caller(unwrapped(model), settings), settings.batch_size or _batch_size(x, device)
     done: list[Outcome] = []
     at = 0
-    with untouched(caller.model, seed=int(rng.key[0])):
-        while at < len(x):
-            rows = torch.arange(at, min(at + size, len(x)))
-            try:
-                done.append(
-                    _run_batch(attack, caller, *take((x, goal, rng), rows), take(threat, rows), access, device, size)
-                )
-            except KeyboardInterrupt:
-                raise Interrupted(cat(done) if done else None) from None
-            except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or size == 1:
-                    raise
-                size = max(1, size // 2)
-                continue
-            at += size
-            if settings.watch:
-                settings.watch(min(at, len(x)), len(x))
+    try:
+        with untouched(caller.model, seed=int(rng.key[0])):
+            while at < len(x):
+                rows = torch.arange(at, min(at + size, len(x)))
+                part = take((x, goal, rng), rows)
+                try:
+                    done.append(_run_batch(attack, caller, *part, take(threat, rows), access, device, size, goal))
+                except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error) or size == 1:
+                        raise
+                    size = max(1, size // 2)
+                    continue
+                at += size
+                if settings.watch:
+                    settings.watch(min(at, len(x)), len(x))
+    except KeyboardInterrupt:
+        raise Interrupted(cat(done) if done else None) from None
     return cat(done)
-
-
-def _run_on_parameters(
-    attack: Attack | Composite,
-    model: nn.Module,
-    x: Inputs,
-    goal: Goal,
-    threat: Parametric,
-    access: Access,
-    rng: Rng,
-    settings: Settings,
-) -> Outcome:
-    """The parameters, free in [-1, 1], and the picture, fixed, are one input to a model that applies them first."""
-    threat.check(x)
-    shape = threat.parameters(x)
-    k, (low, high) = math.prod(shape), threat.box
-    joint = torch.cat([x.new_zeros(len(x), k), x.flatten(1)], 1)
-    ball = Linf(1.0, box=(min(-1.0, low), max(1.0, high)), mask=Shared(torch.arange(joint.shape[1]) < k))
-    out = run(
-        attack, _Applied(unwrapped(model), threat, shape, x.shape[1:]), joint, goal, ball,
-        access=access, rng=rng, settings=settings,
-    )  # fmt: skip
-    theta, made = out.x_adv[:, :k].reshape(-1, *shape), x.detach().cpu().clone()
-    with torch.no_grad():
-        for i in theta.flatten(1).any(1).nonzero().flatten().tolist():  # one by one, as the success was judged
-            made[i] = threat.apply(x[i : i + 1].cpu(), theta[i : i + 1])[0]
-    return replace(out, x_adv=made)
-
-
-class _Applied(nn.Module):
-    """The model behind a change: takes parameters and picture in one row."""
-
-    def __init__(self, net: nn.Module, threat: Parametric, shape: tuple[int, ...], picture: torch.Size) -> None:
-        super().__init__()
-        self.net, self.threat, self.shape, self.picture = net, threat, shape, picture
-
-    def forward(self, joint: Tensor) -> Any:
-        k = math.prod(self.shape)
-        theta, x = joint[:, :k].reshape(-1, *self.shape), joint[:, k:].reshape(-1, *self.picture)
-        return self.net(self.threat.apply(x, theta))
 
 
 def _run_batch(
@@ -323,10 +280,11 @@ def _run_batch(
     x: Inputs,
     goal: Goal,
     rng: Rng,
-    threat: Projectable,
+    threat: Projectable | Parametric,
     access: Access,
     device: torch.device,
     at_once: int,
+    everybody: Goal,
 ) -> Outcome:
     x, goal, rng = on(x, device), on(goal, device), on(rng, device)
     with torch.no_grad():
@@ -334,12 +292,15 @@ def _run_batch(
     if clean.isnan().any():
         row = int(clean.isnan().any(1).nonzero()[0])
         raise ModelError(f"The model returns NaN on a clean input (row {row} of its batch): no attack can be judged.")
-    goal.check(clean.shape[1])
+    everybody.check(clean.shape[1])  # of all rows, so that a bad label is named, by its row, before any work is done
     wrong = goal.reached(clean)
+    picture = change = None
+    if isinstance(threat, Parametric):
+        change, picture, x, threat = threat, x, x.new_zeros(len(x), *threat.parameters(x)), Linf(1.0, box=(-1.0, 1.0))
     smallest, at_once = bool(threat.budget(x).isinf().all()), max(at_once, model.settings.lanes)
     desk = Desk(model, x, clean.shape[1], wrong, at_once, smallest=smallest)
     desk.checks += 1
-    p = Problem(x, goal, goal, threat, access, rng, torch.arange(len(x), device=device), desk)
+    p = Problem(x, goal, goal, threat, access, rng, torch.arange(len(x), device=device), desk, picture, change)
     right = (~wrong).nonzero().squeeze(1)
     if len(right):
         _solve(attack, take(p, right), desk)
@@ -352,12 +313,25 @@ def _run_batch(
     inside = threat.contains(desk.best, x)
     status[~inside] = int(Status.INVALID)
     best = torch.where(inside.view(-1, *(1,) * (x.ndim - 1)), desk.best, x)
-    loss = torch.where(desk.forwards > 0, desk.loss, torch.nan)
-    outcome = Outcome(best, status, threat.size(best, x), loss, desk.forwards, desk.backwards, desk.checks, desk.first)
+    loss = torch.where(desk.loss > -torch.inf, desk.loss, torch.nan)
+    size = threat.size(best, x)
+    if change is not None and picture is not None:
+        best = _pictures(change, picture, best)
+    outcome = Outcome(best, status, size, loss, desk.forwards, desk.backwards, desk.checks, desk.first)
     return on(outcome, torch.device("cpu"))
 
 
-def _check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable, access: Access) -> None:
+def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
+    """What the parameters make of each picture, one by one, as it was judged; itself where they are zero."""
+    made = picture.clone()
+    with torch.no_grad():
+        for i in theta.flatten(1).any(1).nonzero().flatten().tolist():
+            made[i] = change.apply(picture[i : i + 1], theta[i : i + 1])[0]
+    return made
+
+
+def check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable | Parametric, access: Access) -> None:
+    """Raise ModelError, InputError or AccessError where the attack cannot begin."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"The model is a {type(model).__name__}, not a torch module: wrap it with adamant.load_model.")
     if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
@@ -369,22 +343,27 @@ def _check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable, 
             f"{_SHOWN[access.gives]}: use access=NES(...) to estimate gradients from scores, or an attack that needs "
             f"no more than the {_SHOWN[access.gives]} (adamant attacks lists what each needs)."
         )
+    if torch.is_inference(x):
+        raise InputError(
+            "The inputs were made in torch.inference_mode(), where nothing has a gradient: use torch.no_grad()."
+        )
     threat.check(x)
-    _check_threat(attack, threat, x)
+    ball = Linf(1.0) if isinstance(threat, Parametric) else threat
+    _check_threat(attack, ball, x, type(threat).__name__)
 
 
-def _check_threat(attack: Attack | Composite, threat: Projectable, x: Inputs) -> None:
+def _check_threat(attack: Attack | Composite, threat: Projectable, x: Inputs, name: str) -> None:
     endless = threat.budget(x).isinf()
     if bool(endless.any()) and not bool(endless.all()):
         raise InputError("Some rows have a budget and some have none (inf): attack them one after the other.")
     for leaf in leaves(attack):
         if isinstance(leaf, Picky) and not isinstance(threat, leaf.threats):
             fits = ", ".join(t.__name__ for t in leaf.threats)
-            raise InputError(f"{type(leaf).__name__} works within {fits}, not within {type(threat).__name__}.")
+            raise InputError(f"{type(leaf).__name__} works within {fits}, not within {name}.")
         if bool(endless.any()) and not isinstance(leaf, Minimal):
             raise InputError(
-                f"{type(leaf).__name__} works within a budget and {type(threat).__name__} has none: give one, "
-                f"such as {type(threat).__name__}(0.1), or take a minimum-norm attack (adamant attacks lists them)."
+                f"{type(leaf).__name__} works within a budget and {name} has none: give one, such as {name}(0.1), "
+                "or take a minimum-norm attack (adamant attacks lists them)."
             )
 
 

@@ -17,9 +17,9 @@ from adamant._types import Inputs, Mask
 from adamant.batch import PerRow, Rows, per_row, take
 from adamant.calling import Caller, Settings, untouched, unwrapped
 from adamant.engine import Outcome, Status
-from adamant.errors import InputError
+from adamant.errors import InputError, ModelError
 from adamant.goals import Goal, Targeted
-from adamant.threats import Projectable
+from adamant.threats import Normed, Parametric, Projectable
 
 
 @final
@@ -76,31 +76,34 @@ class Ruling(Rows):
 
 
 def referee(
-    attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable, *, slack: float = 1e-6
+    attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable | Parametric, *, slack: float = 1e-6
 ) -> Ruling:
     """Let another library attack every row of x (n, *d), and judge what comes back as our own successes are judged.
 
     `attack` is an attack object of Foolbox, torchattacks or ART (made for this model, as they ask), a function of
     adv_lib, or `craft(model, x, goal) -> (x_adv, claimed)`. A library that claims nothing is taken to claim all that it
-    returns changed. `slack` is the share of the budget that rounding may add, as most libraries do not mind theirs.
+    returns changed. `slack` is the share of the budget that rounding may add, beside some last places of a float32 in
+    norms, as most libraries do not mind theirs.
     Raises InputError for what is no attack, or returns anything but examples of the shape of x.
     """
+    if isinstance(threat, Parametric):
+        raise InputError(
+            f"Whether a picture is within {type(threat).__name__} cannot be seen from it: nothing to judge."
+        )
     threat.check(x)
     raw = unwrapped(model)
     with untouched(raw):
-        made, claimed = craft(attack, raw, x.clone(), goal, threat)
-        if getattr(made, "shape", None) != x.shape:
-            what = tuple(getattr(made, "shape", ())) or type(made).__name__
-            raise InputError(f"The attack returned {what}; examples have the shape of the inputs, {tuple(x.shape)}.")
-        made, claimed = made.detach().to(x), claimed.detach().to(x.device).bool()
         caller = Caller(raw, Settings())
         clean = caller.alone(x)
+        if bool(clean.isnan().any()):
+            raise ModelError("The model returns NaN on a clean input: no attack can be judged.")
         goal.check(clean.shape[1])
         wrong = goal.reached(clean)
+        made, claimed = _checked(craft(attack, raw, x.clone(), goal, threat), x)
         finite = made.isfinite().flatten(1).all(1)
         budget = threat.budget(x).double()
-        in_box = threat.at(torch.inf).contains(made, x)
-        inside = threat.at(PerRow(budget * (1 + slack))).contains(made, x)
+        in_box = (threat.clip(made) == made).flatten(1).all(1)
+        inside = threat.at(PerRow(budget * (1 + slack) + _rounding(threat, x))).contains(made, x)
         broken = torch.zeros_like(wrong)
         asked = (inside & ~wrong).nonzero().squeeze(1)
         if len(asked):
@@ -113,6 +116,36 @@ def referee(
     outcome = Outcome(best, status, threat.size(best, x), nan, none, none, checks, none)
     excess = (threat.size(made, x) / budget - 1).clamp_min(0).nan_to_num(torch.inf)
     return Ruling(made, claimed, finite, in_box, inside, excess, outcome)
+
+
+def _checked(answer: Any, x: Inputs) -> tuple[Tensor, Mask]:
+    """The examples and the claims, each of the shape that it must have."""
+    if not isinstance(answer, tuple) or len(cast(tuple[Any, ...], answer)) != 2:
+        raise InputError(
+            "A function that the referee judges returns (x_adv, claimed): examples, and a mask of successes."
+        )
+    made, claimed = cast(tuple[Any, Any], answer)
+    if getattr(made, "shape", None) != x.shape:
+        what = tuple(getattr(made, "shape", ())) or type(made).__name__
+        raise InputError(f"The attack returned {what}; examples have the shape of the inputs, {tuple(x.shape)}.")
+    claimed = torch.as_tensor(claimed)
+    if claimed.shape != x.shape[:1]:
+        raise InputError(
+            f"The attack claims {tuple(claimed.shape)} successes for {len(x)} rows: one yes or no for each."
+        )
+    return made.detach().to(x), claimed.detach().to(x.device).bool()
+
+
+def _rounding(threat: Projectable, x: Inputs) -> Tensor:
+    """What four last places of the largest value in every entry add up to, in the norm of the threat; else nothing."""
+    if not isinstance(threat, Normed):
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    last = (
+        4
+        * torch.finfo(x.dtype).eps
+        * max(1e-30, *(abs(end) for end in getattr(threat, "box", (1.0,)) if math.isfinite(end)))
+    )
+    return threat.size(torch.full_like(x, last), torch.zeros_like(x))
 
 
 def better(a: Outcome, b: Outcome) -> Outcome:
@@ -129,7 +162,8 @@ def better(a: Outcome, b: Outcome) -> Outcome:
 
 def craft(attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projectable) -> tuple[Tensor, Mask]:
     """The library's examples, and which of them it says succeed."""
-    named = attack if hasattr(attack, "__name__") else type(attack)  # a function, or an object that can be called
+    inner: Any = getattr(attack, "func", attack)  # inside a functools.partial
+    named = inner if hasattr(inner, "__name__") else type(inner)  # a function, or an object that can be called
     library = str(getattr(named, "__module__", "")).partition(".")[0]
     target = goal.target if isinstance(goal, Targeted) else None
     y = goal.anchor if target is None else target
@@ -140,6 +174,8 @@ def craft(attack: Any, model: nn.Module, x: Inputs, goal: Goal, threat: Projecta
             if target is not None:
                 attack.set_mode_targeted_by_label(quiet=True)
             made = attack(x, y)
+            if target is not None:
+                attack.set_mode_default()
         case "art":
             made = torch.from_numpy(attack.generate(x=x.cpu().numpy(), y=y.cpu().numpy())).to(x.device)
         case "adv_lib":
@@ -161,6 +197,8 @@ def _foolbox(
     seen = foolbox.PyTorchModel(model, bounds=getattr(threat, "box", (0.0, 1.0)), device=x.device)
     criterion = foolbox.criteria.TargetedMisclassification(y) if targeted else foolbox.criteria.Misclassification(y)
     eps = getattr(threat, "eps", None)
+    if isinstance(eps, PerRow):
+        raise InputError("Foolbox takes one budget for all rows: attack rows of one budget at a time.")
     finite = isinstance(eps, (int, float)) and math.isfinite(eps)
     _, clipped, claims = attack(seen, x, criterion, epsilons=eps if finite else None)
     return clipped, claims

@@ -69,7 +69,7 @@ MISTAKES = {
     "no steps": ({"suite": "PGD(steps=0)"}, ["steps of PGD", "is 0", "not above zero"]),
     "endless rate": ({"suite": "PGD(rate=inf)"}, ["rate of PGD", "not a finite number"]),
     "no restarts": ({"suite": "Restarts(PGD(), 0)"}, ["n of Restarts", "0"]),
-    "a union of nothing": ({"suite": "Union()"}, ["attacks of Union", "empty"]),
+    "a union of nothing": ({"suite": "Union()"}, ["Union needs at least one attack"]),
     "unknown threat": ({"threat": "lnf:0.1"}, ["'lnf'", "Did you mean Linf?"]),
     "an attack for a threat": ({"threat": "PGD()"}, ["'PGD'", "Known: Linf"]),
     "no budget": ({"threat": "linf:0"}, ["must be positive, got 0"]),

@@ -60,9 +60,13 @@ class EachTarget:
             raise InputError(
                 f"EachTarget chooses the targets itself, so its goal is Untargeted, not {type(p.goal).__name__}."
             )
+        if self.n < 1:
+            raise InputError(f"EachTarget needs n of at least 1, got {self.n}.")
         label = p.goal.label
         logits = p.look(p.x, Margin()).logits
-        ranked = logits.scatter(1, label[:, None], -float("inf")).argsort(dim=1, descending=True, stable=True)
+        ranked = logits.argsort(dim=1, descending=True, stable=True)
+        others = (ranked != label[:, None]).int().argsort(dim=1, descending=True, stable=True)  # the label comes last
+        ranked = ranked.gather(1, others)
         for i in range(min(self.n, logits.shape[1] - 1)):
             yield self.attack, replace(p, aim=Targeted(label, ranked[:, i]), rng=p.rng.fold("target").fold(i))
 
@@ -75,6 +79,8 @@ class Union:
     attacks: tuple[Attack | Composite, ...]
 
     def __init__(self, *attacks: Attack | Composite) -> None:
+        if not attacks:
+            raise InputError("Union needs at least one attack.")
         object.__setattr__(self, "attacks", attacks)
 
     def __repr__(self) -> str:

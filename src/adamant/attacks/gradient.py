@@ -79,6 +79,7 @@ class FGM:
 
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.GRADIENT
+    threats: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
 
     @property
     def steps(self) -> int:
@@ -173,6 +174,7 @@ class NIFGSM:
     start: Start = Here()
     loss: Loss = CrossEntropy()
     needs: ClassVar[Sight] = Sight.GRADIENT
+    threats: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
 
     @dataclass(frozen=True)
     class State(Rows):

@@ -71,13 +71,15 @@ class RandomSearch:
         rng = p.rng.fold("try").fold(t)
         narrow = 1 / p.x[0].numel()
         share = max(narrow, self.wide * (narrow / self.wide) ** (t / max(1, self.steps)))
-        chosen = rng.uniform(*p.x.shape[1:]) < share
+        free = p.threat.free(torch.ones_like(p.x)).flatten(1) > 0
+        lot = torch.where(free, rng.uniform(*p.x.shape[1:]).flatten(1), torch.inf)
         # at least one entry, or the look is wasted
-        one = rng.fold("one").integers(p.x[0].numel())
-        chosen.view(len(p.x), -1).scatter_(1, one[:, None], True)
+        chosen = (lot < share).scatter(1, lot.argmin(1, keepdim=True), True).view_as(p.x)
         direction = rng.fold("sign").sign(*p.x.shape[1:], dtype=p.x.dtype) * chosen
-        return self.State(self._jump(p, best, direction), best, loss)
+        # One try in four stops on the way: among few entries, such as parameters, the best place may lie inside.
+        u = rng.fold("length").uniform(dtype=p.x.dtype)
+        return self.State(self._jump(p, best, direction, torch.where(u < 0.25, 8 * u, 2.0)), best, loss)
 
-    def _jump(self, p: Problem, z: Tensor, direction: Tensor) -> Tensor:
+    def _jump(self, p: Problem, z: Tensor, direction: Tensor, rate: Tensor | float = 2.0) -> Tensor:
         # Twice the budget carries an entry from one end of its range to the other; the projection does the rest.
-        return p.threat.project(p.threat.move(z, direction, 2.0), p.x)
+        return p.threat.project(p.threat.move(z, direction, rate), p.x)

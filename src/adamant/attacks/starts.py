@@ -60,7 +60,9 @@ class Within:
         radius = p.threat.budget(p.x).double()
         if isinstance(p.desk, Desk):
             radius = radius.minimum(p.desk.size[p.index])
-        some = p.threat.at(PerRow(radius.nan_to_num(posinf=1.0) / 2)).sample(p.x, p.rng.fold("start"))
+        some = p.threat.at(PerRow((radius.nan_to_num(posinf=1.0) / 2).clamp_min(1e-30))).sample(
+            p.x, p.rng.fold("start")
+        )
         return where(radius.isfinite(), some, p.x)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, final
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
 from adamant.access import Look, Sight, View, WhiteBox
-from adamant.batch import Rows, Shared, on, take
+from adamant.batch import PerRow, Rows, Shared, on, take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
 from adamant.engine import Problem
 from adamant.errors import InputError
@@ -66,6 +67,8 @@ def universal(
     `most`, so that rows that fell long ago do not draw the change. Judge the attack that comes back on other inputs.
     """
     threat.check(x)
+    if isinstance(threat.eps, PerRow) or not math.isfinite(threat.eps):
+        raise InputError(f"One change for all rows needs one finite budget, got {threat.eps}.")
     raw, device = unwrapped(model), device_of(model, x)
     free = replace(threat, box=(-torch.inf, torch.inf))
     change, none = x.new_zeros(1, *x.shape[1:]).to(device), x.new_zeros(1, *x.shape[1:]).to(device)

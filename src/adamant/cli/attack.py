@@ -24,7 +24,7 @@ from adamant.files import make_folder, write_whole
 from adamant.goals import Targeted, Untargeted
 from adamant.models import as_logits
 from adamant.random import Rng
-from adamant.threats import Projectable
+from adamant.threats import Parametric, Projectable
 from adamant.values import brief
 
 
@@ -126,7 +126,12 @@ class Attack(Source):
 
 
 def _write_picture(
-    folder: Path, model: nn.Module, data: DataSet, x_adv: Tensor, goal: Untargeted | Targeted, threat: Projectable
+    folder: Path,
+    model: nn.Module,
+    data: DataSet,
+    x_adv: Tensor,
+    goal: Untargeted | Targeted,
+    threat: Projectable | Parametric,
 ) -> dict[str, Any]:
     """Save as bytes, and judge what was saved: that is the picture that anybody will see."""
     saved = _to_bytes(x_adv[0])
@@ -164,12 +169,16 @@ def _write_picture(
     }  # fmt: skip
 
 
-def _measured(threat: Projectable, saved: Tensor, original: Tensor) -> tuple[bool, float]:
+def _measured(threat: Projectable | Parametric, saved: Tensor, original: Tensor) -> tuple[bool, float]:
     """Whether a picture is inside the threat model, and its size, from whole grey levels (1 c h w).
+
+    Under a threat with parameters rounding is no way out, and the size is the largest change of an entry.
 
     In float32, 51/255 apart can be a hair more than 0.2; here it is 0.2, as a person counts.
     """
     z, x = saved.double() / 255, original.double() / 255
+    if isinstance(threat, Parametric):
+        return True, float((z - x).abs().max())
     eps = getattr(threat, "eps", None)
     allowed = threat.at(eps * (1 + 1e-9)) if isinstance(eps, (int, float)) else threat
     return bool(allowed.contains(z, x)[0]), float(threat.size(z, x)[0])

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from adamant.access import Sight
 from adamant.attacks.catalogue import CATALOGUE
 from adamant.engine import Attack, Composite, Outcome, Status
 from adamant.errors import RunError
@@ -68,7 +69,9 @@ class Stage:
             backwards=int(out.backwards.sum()),
             checks=int(out.checks.sum()),
             seconds=seconds,
-            blind=int((~out.broken & (out.loss == -torch.inf)).sum()),
+            blind=int((~out.broken & (out.forwards > 0) & out.loss.isnan()).sum())
+            if attack.needs > Sight.LABELS
+            else 0,
         )
 
     @staticmethod

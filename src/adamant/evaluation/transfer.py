@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs
-from adamant.access import Access
+from adamant.access import Access, WhiteBox
 from adamant.batch import on, take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
-from adamant.engine import Attack, Composite, perturb
-from adamant.errors import InputError
+from adamant.engine import Attack, Composite, check, perturb
+from adamant.errors import InputError, ModelError
 from adamant.evaluation.counting import share
 from adamant.goals import Goal
 from adamant.random import Rng
@@ -27,7 +27,7 @@ class Transfer:
     """How often examples made on a source (first key) fool a target (second key), among the rows it had right."""
 
     rate: dict[str, dict[str, dict[str, Any]]]  # each a share with its 95 % interval
-    clean: dict[str, dict[str, Any]]  # accuracy of each target before
+    clean: dict[str, dict[str, Any]]  # rows where each target is not yet where the goal wants it
     x_adv: dict[str, Tensor]
 
 
@@ -54,8 +54,16 @@ def transfer(
         )
     if not sources or not targets:
         raise InputError("Transfer needs at least one model to attack and one to judge.")
-    rng = rng or Rng.of(0, len(x))
-    right = {name: ~goal.reached(_logits(model, x, batch_size)) for name, model in targets.items()}
+    rng, access = rng or Rng.of(0, len(x)), access or WhiteBox()
+    for model in (*sources.values(), *targets.values()):
+        check(attack, model, x, threat, access)
+    right: dict[str, Tensor] = {}
+    for name, model in targets.items():
+        logits = _logits(model, x, batch_size)
+        goal.check(logits.shape[1])
+        if bool(logits.isnan().any()):
+            raise ModelError(f"The model {name} returns NaN on a clean input: nothing can be judged on it.")
+        right[name] = ~goal.reached(logits)
     made: dict[str, Tensor] = {}
     rate: dict[str, dict[str, dict[str, Any]]] = {}
     for source, model in sources.items():
@@ -85,11 +93,12 @@ def _craft(
     with untouched(raw, seed=int(rng.key[0])):
         for rows in torch.arange(len(x)).split(size):
             part, their, keys = on(x[rows], device), on(take(goal, rows), device), on(take(rng, rows), device)
-            parts.append(perturb(attack, raw, part, their, take(threat, rows), rng=keys, access=access).cpu())
+            parts.append(perturb(attack, raw, part, their, take(threat, rows), rng=keys, access=access).to(x.device))
     return torch.cat(parts)
 
 
 def _logits(model: nn.Module, x: Tensor, size: int) -> Tensor:
     raw = unwrapped(model)
     with untouched(raw), torch.no_grad():
-        return torch.cat([Caller(raw, Settings())(part.to(device_of(raw, x))).cpu() for part in x.split(size)])
+        logits = torch.cat([Caller(raw, Settings())(part.to(device_of(raw, x))) for part in x.split(size)])
+    return logits.to(x.device)

@@ -38,8 +38,7 @@ class Ball:
 
     def check(self, x: Inputs) -> None:
         """Raise InputError unless x is a floating-point batch inside the box, without NaN."""
-        if not x.is_floating_point():
-            raise InputError(f"Inputs are {x.dtype}: convert them to floats (and bytes to [0, 1], dividing by 255).")
+        check_precision(x)
         low, high = self.box
         bad = ~((x >= low) & (x <= high)).flatten(1).all(1) | ~x.isfinite().flatten(1).all(1)
         if bad.any():
@@ -125,3 +124,14 @@ def _roomy(x: Tensor, toward: Tensor, low: float, high: float) -> Tensor:
     up = torch.full_like(x, torch.inf) if math.isinf(high) else high - x
     down = torch.full_like(x, torch.inf) if math.isinf(low) else x - low
     return torch.where(toward > 0, up, down)
+
+
+def check_precision(x: Tensor) -> None:
+    """Raise InputError for inputs that are no floats, or too coarse to judge."""
+    if not x.is_floating_point():
+        raise InputError(f"Inputs are {x.dtype}: convert them to floats (and bytes to [0, 1], dividing by 255).")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            f"Inputs are {x.dtype}: convert them to float32, in which a success can be judged; "
+            "Settings(autocast=True) searches in bfloat16."
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from adamant._types import Inputs
 from adamant.errors import InputError
+from adamant.threats._box import check_precision
 
 
 @runtime_checkable
 class Parametric(Protocol):
-    """x may become apply(x, theta) for any theta whose entries are in [-1, 1]; zero changes nothing.
+    """x may become apply(x, theta) for any theta whose entries are in [-1, 1]; zero changes nothing, up to rounding.
 
     Whether some z is a member cannot be seen from z, so attacks look at theta, and the outcome holds apply(x, theta).
     """
@@ -43,12 +44,22 @@ class Parametric(Protocol):
 class _Pictures:
     box: tuple[float, float] = (0.0, 1.0)
 
-    def check(self, x: Inputs) -> None:
+    def __post_init__(self) -> None:
         name, (low, high) = type(self).__name__, self.box
-        if x.ndim != 4 or not x.is_floating_point():
-            raise InputError(
-                f"{name} changes pictures: floats (rows, channels, height, width), got {x.dtype} of {tuple(x.shape)}."
-            )
+        if not low < high or not math.isfinite(high - low):
+            raise InputError(f"The box must be (low, high), finite, with low < high, got {self.box}.")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name != "box" and not (math.isfinite(value) and value >= 0):
+                raise InputError(f"The setting {f.name} of {name} is {value}: give a number from 0 on.")
+            if f.name == "grid" and value < 2:
+                raise InputError(f"The grid of {name} has {value} points along each side: give 2 or more.")
+
+    def check(self, x: Inputs) -> None:
+        check_precision(x)
+        name, (low, high) = type(self).__name__, self.box
+        if x.ndim != 4:
+            raise InputError(f"{name} changes pictures (rows, channels, height, width), got {tuple(x.shape)}.")
         if not bool(((x >= low) & (x <= high)).all()):
             raise InputError(f"Inputs leave the box [{low:g}, {high:g}] of {name}: give it the box of your data.")
 
@@ -84,7 +95,7 @@ class Spatial(_Pictures):
             1,
         )
         grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-        return _look_up(x, grid, self.box[0])
+        return _look_up(x, grid, self.box, empty=True)
 
 
 @final
@@ -111,7 +122,9 @@ class Flow(_Pictures):
         shifts = F.interpolate(theta, size=(h, w), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
         unit = torch.tensor([2 / w, 2 / h], dtype=x.dtype, device=x.device) * self.reach
         still = torch.eye(2, 3, dtype=x.dtype, device=x.device).expand(len(x), 2, 3)
-        return _look_up(x, F.affine_grid(still, list(x.shape), align_corners=False) + shifts * unit, None)
+        return _look_up(
+            x, F.affine_grid(still, list(x.shape), align_corners=False) + shifts * unit, self.box, empty=False
+        )
 
 
 @final
@@ -150,8 +163,9 @@ class Recolour(_Pictures):
         return (x + moved * self.reach * (high - low)).clamp(low, high)
 
 
-def _look_up(x: Inputs, grid: Tensor, outside: float | None) -> Inputs:
-    """Bilinear; what lies outside is `outside`, or the nearest pixel. Places that did not move give x as it is."""
-    if outside is None:
-        return F.grid_sample(x, grid, align_corners=False, padding_mode="border")
-    return F.grid_sample(x - outside, grid, align_corners=False) + outside
+def _look_up(x: Inputs, grid: Tensor, box: tuple[float, float], *, empty: bool) -> Inputs:
+    """Bilinear; what lies outside is the low end of the box, or the nearest pixel. Rounding does not leave the box."""
+    low, high = box
+    if empty:
+        return (F.grid_sample(x - low, grid, align_corners=False) + low).clamp(low, high)
+    return F.grid_sample(x, grid, align_corners=False, padding_mode="border").clamp(low, high)

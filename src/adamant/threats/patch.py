@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self, final
 
@@ -13,6 +14,7 @@ from adamant._types import Inputs, Mask, Scores
 from adamant.batch import PerRow, per_row
 from adamant.errors import InputError
 from adamant.random import Rng
+from adamant.threats._box import check_precision
 
 
 @final
@@ -29,8 +31,8 @@ class Patch:
     def __post_init__(self) -> None:
         if min(self.sides) < 1:
             raise InputError(f"The sides of a patch are whole numbers of pixels from 1 on, got {self.sides}.")
-        if not self.box[0] < self.box[1]:
-            raise InputError(f"The box must be (low, high) with low < high, got {self.box}.")
+        if not self.box[0] < self.box[1] or not math.isfinite(self.box[1] - self.box[0]):
+            raise InputError(f"The box must be (low, high), finite, with low < high, got {self.box}.")
 
     @property
     def allows(self) -> str:
@@ -39,8 +41,9 @@ class Patch:
 
     def check(self, x: Inputs) -> None:
         low, high = self.box
-        if x.ndim != 4 or not x.is_floating_point():
-            raise InputError(f"A patch covers pictures: floats (rows, channels, height, width), got {tuple(x.shape)}.")
+        check_precision(x)
+        if x.ndim != 4:
+            raise InputError(f"A patch covers pictures (rows, channels, height, width), got {tuple(x.shape)}.")
         if self.sides[0] > x.shape[2] or self.sides[1] > x.shape[3]:
             raise InputError(f"A patch of {self.sides} does not fit in a picture of {tuple(x.shape[2:])}.")
         if not bool(((x >= low) & (x <= high)).all()):
