@@ -18,6 +18,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
+from adamant.attacks.pdpgd import PDPGD
 from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
@@ -109,6 +110,10 @@ CATALOGUE: tuple[Entry, ...] = (
         "a minimum-norm attack that does not depend on the scale of gradients; a part of AutoAttack",
     ),
     Entry(ALMA, "Rony et al., 2021, arXiv:2011.11857", _STEPS, "with 1000 steps, for a precise minimum"),
+    Entry(
+        PDPGD, "Matyasko & Chau, 2021, arXiv:2106.01538", _STEPS,
+        "small changes in L1 and L0 in 200 steps or more",
+    ),
     Entry(
         CarliniWagner, "Carlini & Wagner, 2017, arXiv:1608.04644",
         "rounds x each + 1 forwards, rounds x each backwards",
