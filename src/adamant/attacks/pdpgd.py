@@ -23,12 +23,13 @@ class PDPGD:
     """Adam on the softplus of the margin, then the proximal operator of the norm; their weight is learnt (the dual).
 
     Matyasko & Chau, 2021, arXiv:2106.01538; after each success the norm weighs more, after each failure the margin.
+    adv_lib's is PDPGD(steps=500, rate=0.1, ratio=0.01, hard=True).
     """
 
     steps: int = 200
-    rate: float = 0.1  # of Adam at first, in widths of the box
+    rate: float = 0.3  # of Adam at first, in widths of the box
     last: float = 0.01  # the share of it that is left at the end, geometrically
-    ratio: float = 0.01  # of the weight of the norm to that of the margin, at first
+    ratio: float = 0.1  # of the weight of the norm to that of the margin, at first
     least_ratio: float = 1e-6  # of the one weight to the other
     dual: float = 0.1  # by how much the log of the weight changes at first
     last_dual: float = 0.1  # the share of that which is left at the end, along a line
