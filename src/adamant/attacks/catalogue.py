@@ -9,7 +9,7 @@ from adamant.attacks.alma import ALMA
 from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
-from adamant.attacks.carlini import EAD, CarliniWagner
+from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
@@ -118,6 +118,10 @@ CATALOGUE: tuple[Entry, ...] = (
         CarliniWagner, "Carlini & Wagner, 2017, arXiv:1608.04644",
         "rounds x each + 1 forwards, rounds x each backwards",
         "to compare with published figures, or against gradients that saturate",
+    ),
+    Entry(
+        CarliniWagnerLinf, "Carlini & Wagner, 2017, arXiv:1608.04644", "up to steps + 1 forwards, steps backwards",
+        "to compare with published figures; FMN and PDPGD find less for less",
     ),
     Entry(
         EAD, "Chen et al., 2018, arXiv:1709.04114", "rounds x each + 1 forwards, rounds x each backwards",
