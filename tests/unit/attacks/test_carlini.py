@@ -289,7 +289,11 @@ def falling(net, x, label, a):
 
 def test_linf_goes_where_the_formula_of_the_paper_goes(net, x):
     net, x = net.double(), x[:3].double()
-    goal, attack, points = goal_of(net, x), CarliniWagnerLinf(steps=150, each=20), []
+    goal, attack, points = (
+        goal_of(net, x),
+        CarliniWagnerLinf(steps=100, each=20),
+        [],
+    )  # later, rounding near the edges grows
 
     class Spy:
         needs, minimal, steps, loss = attack.needs, True, attack.steps, attack.loss
@@ -306,9 +310,7 @@ def test_linf_goes_where_the_formula_of_the_paper_goes(net, x):
     for i in range(len(x)):
         want = torch.stack(falling(net, x[i], int(goal.label[i]), attack))
         assert len(want) > 60
-        assert torch.allclose(
-            torch.stack([z[i] for z in points[: len(want)]]), want, atol=1e-4
-        )  # artanh near the edges
+        assert torch.allclose(torch.stack([z[i] for z in points[: len(want)]]), want, atol=1e-4)
 
 
 @pytest.mark.slow
