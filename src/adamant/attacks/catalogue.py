@@ -121,7 +121,7 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(
         CarliniWagnerLinf, "Carlini & Wagner, 2017, arXiv:1608.04644", "up to steps + 1 forwards, steps backwards",
-        "to compare with published figures; FMN and PDPGD find less for less",
+        "to compare with published figures; FMN finds smaller changes in far fewer passes",
     ),
     Entry(
         EAD, "Chen et al., 2018, arXiv:1709.04114", "rounds x each + 1 forwards, rounds x each backwards",
