@@ -127,7 +127,7 @@ class CarliniWagnerLinf:
     """Adam on what exceeds a height plus a weight times the margin; the height falls whenever nothing exceeds it.
 
     Carlini & Wagner, 2017, arXiv:1608.04644, section VI.C: the weight doubles where it does not get there. Theirs is
-    CarliniWagnerLinf(steps=75000, each=1000, rate=0.005, weight=0.00001). FMN finds smaller changes in far fewer passes.
+    CarliniWagnerLinf(steps=75000, each=1000, rate=0.005, weight=0.00001). FMN finds less, sooner.
     """
 
     steps: int = 1000

@@ -112,7 +112,7 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(ALMA, "Rony et al., 2021, arXiv:2011.11857", _STEPS, "with 1000 steps, for a precise minimum"),
     Entry(
         PDPGD, "Matyasko & Chau, 2021, arXiv:2106.01538", _STEPS,
-        "small changes in L1 and L0 in 200 steps or more",
+        "small changes in any norm, above all L1 and L0, given 200 steps; with fewer, FMN",
     ),
     Entry(
         CarliniWagner, "Carlini & Wagner, 2017, arXiv:1608.04644",
