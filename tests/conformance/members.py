@@ -19,6 +19,7 @@ from adamant import (
     MIFGSM,
     NES,
     NIFGSM,
+    PDPGD,
     PGD,
     RFGSM,
     SPSA,
@@ -26,6 +27,7 @@ from adamant import (
     Bandits,
     BoundaryAttack,
     CarliniWagner,
+    CarliniWagnerLinf,
     DeepFool,
     Draws,
     EachTarget,
@@ -86,7 +88,23 @@ MEMBERS = (
     Member(attack=FAB(steps=10), threats=BALLS, targeted=False, reach=1.05, random=False),
     Member(attack=ALMA(), threats=(L2(0.6),), reach=1.6, random=False),
     Member(attack=ALMA(steps=60), threats=(L1(1.5),), reach=None, random=False),
+    Member(
+        attack=PDPGD(steps=40, ratio=1.0, dual=0.3, average=0.7, rounds=2), threats=(L2(0.6), L1(1.5)), reach=2.0,
+        random=False,
+    ),
+    Member(
+        attack=PDPGD(steps=40, ratio=1.0, dual=0.3, average=0.7, rounds=2), threats=(Linf(0.15),), reach=4.0,
+        random=False,
+    ),
+    # so few steps leave many entries
+    Member(
+        attack=PDPGD(steps=20, ratio=1.0, dual=0.3, average=0.7, rounds=2), threats=(L0(4),), reach=None, random=False
+    ),
     Member(attack=CarliniWagner(rounds=6, each=12), threats=(L2(0.6),), reach=1.3, random=False),
+    Member(
+        attack=CarliniWagnerLinf(steps=120, each=10, rate=0.1, weight=0.3), threats=(Linf(0.15),), reach=2.5,
+        random=False,
+    ),
     Member(attack=EAD(rounds=6, each=20, rate=0.05, weight=0.1), threats=(L1(1.5),), reach=1.5, random=False),
     Member(attack=SigmaZero(steps=40), threats=(L0(4),), reach=2.0, random=False),
     # by scores

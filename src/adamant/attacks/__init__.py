@@ -4,7 +4,7 @@ from adamant.attacks.alma import ALMA
 from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
-from adamant.attacks.carlini import EAD, CarliniWagner
+from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
@@ -13,6 +13,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
+from adamant.attacks.pdpgd import PDPGD
 from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
@@ -26,8 +27,8 @@ from adamant.attacks.universal import SameChange, universal
 
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
-    "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner", "DeepFool", "Draws",
-    "EachTarget", "FrankWolfe", "Here", "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts",
-    "SameChange", "SigmaZero", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
-    "Within", "universal",
+    "PDPGD", "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
+    "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "Here", "HopSkipJump", "Near",
+    "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SimBA", "SparseFool",
+    "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
 ]  # fmt: skip

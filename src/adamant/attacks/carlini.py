@@ -15,7 +15,7 @@ from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
 from adamant.errors import InputError
 from adamant.losses import Margin
-from adamant.threats import L1, L2
+from adamant.threats import L1, L2, Linf
 
 
 @final
@@ -96,8 +96,7 @@ class CarliniWagner:
         return self.rounds * self.each
 
     def init(self, p: Problem) -> State:
-        if not all(map(math.isfinite, _box(p))):
-            raise InputError("CarliniWagner needs a finite box: tanh maps onto it. Give the threat one, or use DDN.")
+        _check_box(p, "CarliniWagner", "DDN")
         w, search = _artanh(p, p.x, self.inset), Search.of(self.weight, self.rounds, p.x)
         zero = torch.zeros_like(w)
         return self.State(p.x, w, zero, zero, search)
@@ -120,6 +119,67 @@ class CarliniWagner:
         mean, square = (torch.where(per_row(over, g), 0, v) for v in (mean, square))
         z = p.threat.clip(p.x + p.threat.free((w.tanh() - start.tanh()) * width / 2))
         return self.State(z, w, mean, square, search)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class CarliniWagnerLinf:
+    """Adam on what exceeds a height plus a weight times the margin; the height falls whenever nothing exceeds it.
+
+    Carlini & Wagner, 2017, arXiv:1608.04644, section VI.C: the weight doubles where it does not get there. Theirs is
+    CarliniWagnerLinf(steps=75000, each=1000, rate=0.005, weight=0.00001). FMN finds less, sooner.
+    """
+
+    steps: int = 1000
+    each: int = 50  # steps after which the weight doubles
+    rate: float = 0.05  # of Adam
+    weight: float = 0.1  # of the margin, at first
+    most: float = 20.0  # a row whose weight is beyond this is given up
+    shrink: float = 0.9  # what is left of the height after a success
+    least: float = 1 / 256  # in widths of the box: the height at which a row is done
+    inset: float = 1e-6  # how far from the edges of the box artanh is kept, as a share: at them it is infinite
+    loss: Margin = Margin()
+    needs: ClassVar[Sight] = Sight.GRADIENT
+    minimal: ClassVar[bool] = True
+    threats: ClassVar[tuple[type, ...]] = (Linf,)
+
+    @dataclass(frozen=True)
+    class State(Rows):
+        """Where it is, in the box and in the space of artanh; Adam's moments; height, weight, steps at this height."""
+
+        z: Tensor
+        w: Tensor
+        mean: Tensor
+        square: Tensor
+        height: Tensor
+        weight: Tensor
+        age: Tensor
+        done: Mask  # as low as asked for, or beyond the largest weight
+
+    def init(self, p: Problem) -> State:
+        _check_box(p, "CarliniWagnerLinf", "FMN")
+        w = _artanh(p, p.x, self.inset)
+        zero, one = torch.zeros_like(w), torch.ones_like(w.flatten(1)[:, 0])
+        return self.State(p.x, w, zero, zero, one, one * self.weight, one.long() * 0, one < 0)
+
+    def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
+        width, start = p.threat.width, _artanh(p, p.x, self.inset)
+        change, fooled, short = (s.z - p.x) / width, p.goal.reached(seen.logits), (-seen.loss).clamp_min(0).to(s.z)
+        size = change.flatten(1).abs()
+        cost = (size - s.height[:, None]).clamp_min(0).sum(1) + s.weight * short
+        solved = fooled & (cost < 1e-4 * s.weight)
+        height = torch.where(solved, self.shrink * s.height.minimum(size.amax(1)), s.height)
+        tired = ~solved & (s.age > 0) & (s.age % self.each == 0)
+        weight = torch.where(tired, 2 * s.weight, s.weight)
+
+        exceeds = change.sign() * (change.abs() > per_row(height, change))
+        slope = exceeds - per_row(weight * (short > 0), change) * seen.slope * width
+        g = slope * (1 - s.w.tanh().square()) / 2
+        mean, square = (torch.where(per_row(solved, g), 0, v) for v in (s.mean, s.square))  # Adam begins anew
+        mean, square, age = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g.square(), s.age * ~solved + 1
+        w = s.w - self.rate * _debias(mean, 0.9, age) / (_debias(square, 0.999, age).sqrt() + 1e-8)
+        z = p.threat.clip(p.x + p.threat.free((w.tanh() - start.tanh()) * width / 2))
+        return self.State(z, w, mean, square, height, weight, age, (height <= self.least) | (weight > self.most))
 
 
 @final
@@ -173,6 +233,11 @@ class EAD:
         x = p.threat.clip(p.x + p.threat.free(change * width))
         z = p.threat.clip(x + per_row(age / (age + 3), x) * (x - s.x))
         return self.State(where(over, p.x, z), where(over, p.x, x), search)
+
+
+def _check_box(p: Problem, name: str, other: str) -> None:
+    if not all(map(math.isfinite, _box(p))):
+        raise InputError(f"{name} needs a finite box: tanh maps onto it. Give the threat one, or use {other}.")
 
 
 def _box(p: Problem) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from adamant.attacks.alma import ALMA
 from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
-from adamant.attacks.carlini import EAD, CarliniWagner
+from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
@@ -18,6 +18,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
+from adamant.attacks.pdpgd import PDPGD
 from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
@@ -110,9 +111,17 @@ CATALOGUE: tuple[Entry, ...] = (
     ),
     Entry(ALMA, "Rony et al., 2021, arXiv:2011.11857", _STEPS, "with 1000 steps, for a precise minimum"),
     Entry(
+        PDPGD, "Matyasko & Chau, 2021, arXiv:2106.01538", _STEPS,
+        "small changes in any norm, above all L1 and L0, given 200 steps; with fewer, FMN",
+    ),
+    Entry(
         CarliniWagner, "Carlini & Wagner, 2017, arXiv:1608.04644",
         "rounds x each + 1 forwards, rounds x each backwards",
         "to compare with published figures, or against gradients that saturate",
+    ),
+    Entry(
+        CarliniWagnerLinf, "Carlini & Wagner, 2017, arXiv:1608.04644", "up to steps + 1 forwards, steps backwards",
+        "to compare with published figures; FMN finds smaller changes in far fewer passes",
     ),
     Entry(
         EAD, "Chen et al., 2018, arXiv:1709.04114", "rounds x each + 1 forwards, rounds x each backwards",

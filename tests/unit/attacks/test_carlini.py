@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.attacks.carlini import EAD, CarliniWagner, Search
+from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf, Search
 from adamant.batch import take
 from adamant.engine import Status, run
 from adamant.errors import InputError
@@ -254,3 +254,102 @@ def test_where_the_elastic_net_fails_the_row_is_near_its_input(net, x):
     """Foolbox gives back a black picture."""
     out = run(EAD(rounds=1, each=3), net, x, goal_of(net, x), am.L1())
     assert (out.size[out.status == Status.ROBUST] < 0.5).all()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Linf
+
+
+def falling(net, x, label, a):
+    """Section VI.C for one input, Adam by torch: every point where the gradient was taken, until it is given up."""
+    height, weight, w, path = 1.0, a.weight, ((2 * x - 1) * (1 - 1e-6)).atanh(), []
+    start = w.clone()
+    while height > a.least and weight <= a.most and len(path) < a.steps:
+        w = w.detach().requires_grad_(True)
+        adam, age = torch.optim.Adam([w], lr=a.rate), 0
+        while len(path) < a.steps:
+            d = (w.tanh() - start.tanh()) / 2
+            logits = net((x + d).clamp(0, 1)[None])[0]
+            gap = (logits[label] - torch.cat([logits[:label], logits[label + 1 :]]).max()).clamp_min(0)
+            over = (d.abs() - height).clamp_min(0).sum()
+            if int(logits.argmax()) != label and float((over + weight * gap).detach()) < 1e-4 * weight:
+                height = a.shrink * min(height, float(d.detach().abs().max()))
+                break
+            if age and age % a.each == 0:
+                weight *= 2
+                if weight > a.most:
+                    return path
+            path.append((x + d).detach().clamp(0, 1))
+            adam.zero_grad()
+            (over + weight * gap).backward()
+            adam.step()
+            age += 1
+    return path
+
+
+def test_linf_goes_where_the_formula_of_the_paper_goes(net, x):
+    net, x = net.double(), x[:3].double()
+    goal, attack, points = (
+        goal_of(net, x),
+        CarliniWagnerLinf(steps=100, each=20),
+        [],
+    )  # later, rounding near the edges grows
+
+    class Spy:
+        needs, minimal, steps, loss = attack.needs, True, attack.steps, attack.loss
+
+        def init(self, p):
+            return attack.init(p)
+
+        def step(self, p, s, seen, t):
+            points.append(s.z)
+            return attack.step(p, s, seen, t)
+
+    out = run(Spy(), net, x, goal, am.Linf())
+    assert out.broken.all()
+    for i in range(len(x)):
+        want = torch.stack(falling(net, x[i], int(goal.label[i]), attack))
+        assert len(want) > 60
+        assert torch.allclose(torch.stack([z[i] for z in points[: len(want)]]), want, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_linf_finds_what_adv_lib_finds():
+    """adv_lib 0.2.8, one by one (rate .05, 50 steps, weight from .1): 17 of 20, median .5157, 535 forwards each."""
+    weights, data = MODELS / "mnist_cnn_pgd.safetensors", DATA / "mnist.npz"
+    if not (weights.exists() and data.exists()):
+        pytest.skip(f"needs {weights.name} (ADAMANT_MODELS_DIR) and mnist.npz (ADAMANT_DATA_DIR)")
+    model = load_model(weights, arch="zoo:cnn", shape=(1, 28, 28), classes=10)
+    with np.load(data, allow_pickle=False) as held:
+        x, y = torch.from_numpy(held["x_test"][:20])[:, None].float() / 255, torch.from_numpy(held["y_test"][:20])
+    out = run(CarliniWagnerLinf(), model, x, Untargeted(y.long()), am.Linf())
+    assert out.broken.all()
+    assert out.forwards.double().mean() < 535
+    assert out.size.median() < 0.5157
+
+
+def test_a_row_of_linf_does_not_know_its_batch(net, x):
+    """In adv_lib a round ends when all rows are solved (.317 apart); here each for itself."""
+    goal, attack = goal_of(net, x), CarliniWagnerLinf(steps=120, each=10, weight=0.3)
+    out = run(attack, net, x, goal, am.Linf())
+    for i in range(4):
+        one = run(attack, net, x[i : i + 1], take(goal, torch.tensor([i])), am.Linf())
+        assert torch.equal(one.x_adv[0], out.x_adv[i])
+        assert torch.equal(one.forwards[0], out.forwards[i])
+
+
+def test_linf_stops_where_it_is_low_enough_or_the_weight_is_too_large(net, x):
+    goal = goal_of(net, x)
+    low = run(CarliniWagnerLinf(least=0.3), net, x, goal, am.Linf())
+    hard = run(CarliniWagnerLinf(weight=1e-9, most=1e-8, each=5), net, x, goal, am.Linf())
+    assert low.broken.all()
+    assert (low.forwards < 400).all()
+    assert (hard.forwards < 40).all()
+
+
+def test_linf_reaches_targets_and_refuses_an_endless_box(net, x):
+    label = goal_of(net, x).label
+    goal = Targeted(label, (label + 1) % 4)
+    assert run(CarliniWagnerLinf(), net, x, goal, am.Linf()).broken.all()
+    with pytest.raises(InputError, match="needs a finite box"):
+        run(CarliniWagnerLinf(), net, x, goal, am.Linf(box=(0.0, math.inf)))
