@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.attacks import boundary, hopskipjump
+from adamant.attacks import boundary, decision
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.decision import begin, to_boundary
 from adamant.attacks.hopskipjump import HopSkipJump
@@ -293,7 +293,7 @@ def test_hopskipjump_takes_more_labels_by_the_root_of_the_step(monkeypatch):
     net, x, goal = affine()
     asked = []
     monkeypatch.setattr(
-        hopskipjump, "fooled_at", lambda p, zs, real=hopskipjump.fooled_at: (asked.append(len(zs)), real(p, zs))[1]
+        decision, "fooled_at", lambda p, zs, real=decision.fooled_at: (asked.append(len(zs)), real(p, zs))[1]
     )
     attack(HopSkipJump(steps=5, queries=20, most=40), net, x, goal, am.L2())
     assert asked == [20, 28, 34, 40, 40]
