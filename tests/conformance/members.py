@@ -30,6 +30,7 @@ from adamant import (
     Draws,
     EachTarget,
     FrankWolfe,
+    GeoDA,
     HopSkipJump,
     LabelsOnly,
     Linf,
@@ -108,6 +109,10 @@ MEMBERS = (
     ),
     Member(
         attack=HopSkipJump(steps=5, queries=15, tries=30), threats=(L2(1.0),), access=LABELS, targeted=False, reach=3.0
+    ),
+    Member(
+        attack=GeoDA(steps=3, queries=15, low=None, tries=30), threats=(Linf(0.3), L2(1.0)), access=LABELS,
+        targeted=False, reach=3.0,
     ),
     Member(attack=RayS(steps=120), threats=(Linf(0.3),), access=LABELS, targeted=False, reach=2.5, random=False),
     Member(

@@ -10,6 +10,7 @@ from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
 from adamant.attacks.fab import FAB
 from adamant.attacks.fmn import FMN
+from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
@@ -27,7 +28,7 @@ from adamant.attacks.universal import SameChange, universal
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
     "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner", "DeepFool", "Draws",
-    "EachTarget", "FrankWolfe", "Here", "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts",
+    "EachTarget", "FrankWolfe", "GeoDA", "Here", "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts",
     "SameChange", "SigmaZero", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
     "Within", "universal",
 ]  # fmt: skip

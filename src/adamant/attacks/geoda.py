@@ -29,16 +29,16 @@ class GeoDA:
     """From the input along an estimated normal of the boundary, taken for flat, up to the boundary, and again.
 
     Rahmati et al., 2020, arXiv:2003.06468. Of pictures, the queries for a normal go along slow cosine waves. Every
-    normal takes ratio^(-2/3) times as many as the last, the paper's optimal share of a fixed number of labels; as in
-    the authors' code the estimates add up. A step asks some 10 labels more on its way to the boundary.
+    normal takes ratio^(-2/3) times as many as the last, the paper's optimal share of a fixed number of labels, and the
+    estimates add up, query by query. A step asks some 10 labels more on its way to the boundary.
     """
 
     steps: int = 10
     queries: int = 60  # for the first normal; in all 60, 200, 640, 2200 and 4300 after 1, 3, 5, 8 and 10 steps
     ratio: float = 0.6  # by which the error of a step shrinks that of the last; 1: as many queries for each normal
     most: int = 10_000  # queries for a normal
-    around: float = 0.001  # spread of the queries along each wave, in widths of the box
-    low: float | None = 1 / 3  # the share of the frequencies of each axis, the lowest; None: white noise
+    around: float = 0.003  # spread of the queries along each wave, in widths of the box
+    low: float | None = 0.5  # the share of each axis' frequencies, the lowest (of 224 pixels 1/3); None: white noise
     tries: int = 100  # to find a first success in noise
     examples: Shared | None = None  # inputs to start from; needed where a target is given
     loss: ClassVar[Loss] = VERDICT
@@ -73,7 +73,7 @@ class GeoDA:
         return min(self.most, round(self.queries * self.ratio ** (-2 * t / 3)))
 
     def _normal(self, p: Problem, z: Inputs, t: int) -> Tensor:
-        """The mean of random directions, each with the sign of its label."""
+        """The sum of random directions, each with the sign of its label."""
         radius, signed, rng = self.around * p.threat.width, torch.zeros_like(z), p.rng.fold("normal").fold(t)
 
         def draw(rng: Rng, k: int) -> Tensor:
@@ -81,7 +81,7 @@ class GeoDA:
 
         for _, there, sign in votes(p, rng, self.count(t), draw, lambda u: p.threat.clip(z + radius * u)):
             signed = signed + per_row(sign, z) * (there - z) / radius
-        return signed / self.count(t)
+        return signed
 
     def _along(self, p: Problem, z: Inputs, v: Tensor, rows: Mask) -> Inputs:
         """From the input along v as far as the boundary; z where there is none on the way."""

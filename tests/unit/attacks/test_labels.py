@@ -11,6 +11,7 @@ import adamant as am
 from adamant.attacks import boundary, decision
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.decision import begin, to_boundary
+from adamant.attacks.geoda import GeoDA
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.rays import RayS
 from adamant.attacks.surfree import SurFree
@@ -31,6 +32,8 @@ EVERY = [
     (BoundaryAttack(steps=100, around=0.1, toward=0.1), am.L2),
     (SurFree(steps=30), am.L2),
     (RayS(steps=150), am.Linf),
+    (GeoDA(steps=4, queries=20), am.L2),
+    (GeoDA(steps=4, queries=20), am.Linf),
 ]
 
 
@@ -112,7 +115,7 @@ def test_a_start_is_sought_in_the_box_and_within_so_many_tries():
             return torch.tensor([1.0, 0.0], dtype=z.dtype).expand(len(z), -1)
 
     _, x, _ = affine()
-    for member, threat in EVERY[:4]:
+    for member, threat in [*EVERY[:4], *EVERY[5:]]:
         out = attack(replace(member, tries=7), Flat(), x, Untargeted(torch.zeros(12, dtype=torch.long)), threat())
         assert (out.status == Status.ROBUST).all()
         assert out.forwards.eq(7).all()
@@ -145,7 +148,7 @@ def test_a_target_needs_examples_and_takes_the_nearest_that_will_do():
         fits = net(pool).argmax(1) == target[:, None]
     far = (pool[None] - x[:, None]).flatten(2).norm(dim=2).masked_fill(~fits, torch.inf)
     assert torch.equal(z, pool[far.argmin(1)])
-    for member, threat in EVERY[:4]:
+    for member, threat in [*EVERY[:4], *EVERY[5:]]:
         z, _ = begin(problem(net, x, goal, threat()), Shared(pool), 1)
         out = attack(replace(member, examples=Shared(pool)), net, x, goal, threat())
         assert out.broken.all()
@@ -196,7 +199,7 @@ def test_within_a_budget_a_row_ends_at_its_first_success(member, threat):
     assert out.broken.all()
     late = out.forwards - out.first_success
     assert (
-        (late < 64).all() if isinstance(member, HopSkipJump) else not late.any()
+        (late < 64).all() if isinstance(member, (HopSkipJump, GeoDA)) else not late.any()
     )  # a round of labels is not cut short
     assert (out.forwards < free.forwards).any()
 
