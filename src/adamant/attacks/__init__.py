@@ -18,6 +18,7 @@ from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
 from adamant.attacks.sigma_zero import SigmaZero
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.simba import SimBA
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
@@ -29,6 +30,6 @@ __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
     "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner", "DeepFool", "Draws",
     "EachTarget", "FrankWolfe", "GeoDA", "Here", "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts",
-    "SameChange", "SigmaZero", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
-    "Within", "universal",
+    "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
+    "Union", "Within", "universal",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
 from adamant.attacks.sigma_zero import SigmaZero
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.simba import SimBA
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
@@ -140,6 +141,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         HopSkipJump, "Chen et al., 2020, arXiv:1904.02144", "about 67 x steps^1.5 + 20 x steps forwards",
         "the standard where only the label is shown",
+    ),
+    Entry(
+        SignOPT, "Cheng et al., 2020, arXiv:1909.10773", "about (queries + 40) x steps forwards",
+        "a second opinion beside HopSkipJump, with many queries",
     ),
     Entry(
         GeoDA, "Rahmati et al., 2020, arXiv:2003.06468", "60 to 4300 + 15 x steps forwards in 1 to 10 steps",

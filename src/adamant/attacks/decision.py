@@ -17,6 +17,7 @@ from adamant.goals import Targeted
 from adamant.losses import Margin
 from adamant.random import Rng
 from adamant.threats import L2, Linf
+from adamant.threats.balls import unit
 
 VERDICT = Margin()  # what the books show; nothing here depends on it
 _HALVINGS = 64  # bound on every search by halves
@@ -41,6 +42,11 @@ def fooled_at(p: Problem, zs: Tensor) -> Tensor:
 def noise(p: Problem, rng: Rng, k: int) -> Tensor:
     """Normal directions for each row, zero where the mask forbids change: (k, n, *d)."""
     return p.threat.free(rng.normal(k, *p.x.shape[1:], dtype=p.x.dtype).transpose(0, 1))
+
+
+def units(v: Tensor) -> Tensor:
+    """Several directions for each row, (k, n, *d), at length one."""
+    return unit(v.flatten(0, 1)).view(v.shape)
 
 
 def votes(

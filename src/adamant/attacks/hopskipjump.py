@@ -11,13 +11,12 @@ from torch import Tensor
 
 from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
-from adamant.attacks.decision import VERDICT, begin, fools, noise, to_boundary, votes
+from adamant.attacks.decision import VERDICT, begin, fools, noise, to_boundary, units, votes
 from adamant.batch import Rows, Shared, per_row, where
 from adamant.engine import Problem
 from adamant.losses import Loss
 from adamant.random import Rng
 from adamant.threats import L2, Linf, Normed
-from adamant.threats.balls import unit
 
 _HALVINGS = 32  # of the step, until it fools
 
@@ -69,12 +68,11 @@ class HopSkipJump:
 
     def _normal(self, p: Problem, z: Inputs, around: Scores, t: int) -> Tensor:
         """The mean of random directions, each with the sign of its label, less what the mean sign explains."""
-        shape, radius, count = p.x.shape[1:], per_row(around, z), min(int(self.queries * math.sqrt(t + 1)), self.most)
+        radius, count = per_row(around, z), min(int(self.queries * math.sqrt(t + 1)), self.most)
         signed, plain, balance = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(around)
 
         def draw(rng: Rng, k: int) -> Tensor:
-            u = noise(p, rng, k)
-            return unit(u.reshape(-1, *shape)).view(u.shape)
+            return units(noise(p, rng, k))
 
         rng = p.rng.fold("normal").fold(t)
         for _, there, sign in votes(p, rng, count, draw, lambda u: p.threat.clip(z + radius * u)):

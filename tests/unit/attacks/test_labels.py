@@ -14,6 +14,7 @@ from adamant.attacks.decision import begin, to_boundary
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.rays import RayS
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.surfree import SurFree
 from adamant.batch import Shared, per_row
 from adamant.calling import Caller, Settings
@@ -34,6 +35,7 @@ EVERY = [
     (RayS(steps=150), am.Linf),
     (GeoDA(steps=4, queries=20), am.L2),
     (GeoDA(steps=4, queries=20), am.Linf),
+    (SignOPT(steps=3, queries=20), am.L2),
 ]
 
 
@@ -199,7 +201,7 @@ def test_within_a_budget_a_row_ends_at_its_first_success(member, threat):
     assert out.broken.all()
     late = out.forwards - out.first_success
     assert (
-        (late < 64).all() if isinstance(member, (HopSkipJump, GeoDA)) else not late.any()
+        (late < 64).all() if isinstance(member, (HopSkipJump, GeoDA, SignOPT)) else not late.any()
     )  # a round of labels is not cut short
     assert (out.forwards < free.forwards).any()
 
