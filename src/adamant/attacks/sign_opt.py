@@ -31,8 +31,8 @@ class SignOPT:
     that of the point as far out as the best. A step sums such signs, and searches the size of its turn.
     """
 
-    steps: int = 50
-    queries: int = 200  # signs for each gradient
+    steps: int = 100
+    queries: int = 100  # signs for each gradient; the authors take 200
     rate: float = 0.2  # the first turn to be tried
     around: float = 0.001  # how far off the directions are that are asked, as a share of the change
     tries: int = 100  # to find a first success in noise
