@@ -34,7 +34,7 @@ class GeoDA:
     """
 
     steps: int = 10
-    queries: int = 60  # for the first normal; in all 60, 200, 640, 2200 and 4300 after 1, 3, 5, 8 and 10 steps
+    queries: int = 60  # for the first normal; in all 60, 260, 660, 2100 and 4300 after 1, 3, 5, 8 and 10 steps
     ratio: float = 0.6  # by which the error of a step shrinks that of the last; 1: as many queries for each normal
     most: int = 10_000  # queries for a normal
     around: float = 0.003  # spread of the queries along each wave, in widths of the box
