@@ -32,6 +32,7 @@ from adamant import (
     Draws,
     EachTarget,
     FrankWolfe,
+    GeoDA,
     HopSkipJump,
     LabelsOnly,
     Linf,
@@ -42,6 +43,7 @@ from adamant import (
     Restarts,
     ScoresOnly,
     SigmaZero,
+    SignOPT,
     SimBA,
     SparseFool,
     SparseRS,
@@ -126,6 +128,14 @@ MEMBERS = (
     ),
     Member(
         attack=HopSkipJump(steps=5, queries=15, tries=30), threats=(L2(1.0),), access=LABELS, targeted=False, reach=3.0
+    ),
+    Member(
+        attack=GeoDA(steps=3, queries=15, low=None, tries=30), threats=(Linf(0.3), L2(1.0)), access=LABELS,
+        targeted=False, reach=3.0,
+    ),
+    Member(
+        attack=SignOPT(steps=3, queries=25, tries=30), threats=(L2(1.0),), access=LABELS, targeted=False,
+        reach=4.0,
     ),
     Member(attack=RayS(steps=120), threats=(Linf(0.3),), access=LABELS, targeted=False, reach=2.5, random=False),
     Member(

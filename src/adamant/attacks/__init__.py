@@ -10,6 +10,7 @@ from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
 from adamant.attacks.fab import FAB
 from adamant.attacks.fmn import FMN
+from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
@@ -18,6 +19,7 @@ from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
 from adamant.attacks.sigma_zero import SigmaZero
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.simba import SimBA
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
@@ -28,7 +30,7 @@ from adamant.attacks.universal import SameChange, universal
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
     "PDPGD", "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "Here", "HopSkipJump", "Near",
-    "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SimBA", "SparseFool",
-    "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
+    "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here", "HopSkipJump",
+    "Near", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT", "SimBA",
+    "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
 ]  # fmt: skip

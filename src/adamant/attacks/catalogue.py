@@ -15,6 +15,7 @@ from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
 from adamant.attacks.fab import FAB
 from adamant.attacks.fmn import FMN
+from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.one_pixel import OnePixel
@@ -23,6 +24,7 @@ from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
 from adamant.attacks.sigma_zero import SigmaZero
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.simba import SimBA
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
@@ -148,6 +150,14 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         HopSkipJump, "Chen et al., 2020, arXiv:1904.02144", "about 67 x steps^1.5 + 20 x steps forwards",
         "the standard where only the label is shown",
+    ),
+    Entry(
+        SignOPT, "Cheng et al., 2020, arXiv:1909.10773", "about (queries + 40) x steps forwards",
+        "a second opinion beside HopSkipJump, with many queries",
+    ),
+    Entry(
+        GeoDA, "Rahmati et al., 2020, arXiv:2003.06468", "60 to 4300 + 15 x steps forwards in 1 to 10 steps",
+        "only the label is shown, queries are few, and the inputs are pictures",
     ),
     Entry(RayS, "Chen & Gu, 2020, arXiv:2006.12792", _LOOKS, "only the label is shown; nothing to tune"),
     Entry(

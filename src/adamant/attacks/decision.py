@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -15,7 +15,9 @@ from adamant.engine import Problem
 from adamant.errors import InputError
 from adamant.goals import Targeted
 from adamant.losses import Margin
+from adamant.random import Rng
 from adamant.threats import L2, Linf
+from adamant.threats.balls import unit
 
 VERDICT = Margin()  # what the books show; nothing here depends on it
 _HALVINGS = 64  # bound on every search by halves
@@ -35,6 +37,31 @@ def fools(p: Problem, z: Inputs, rows: Mask) -> Mask:
 def fooled_at(p: Problem, zs: Tensor) -> Tensor:
     """Which of k points of each row, zs (k, n, *d), have what the adversary wants: (k, n)."""
     return torch.stack([p.goal.reached(logits) for logits in p.looks(zs, VERDICT).logits])
+
+
+def noise(p: Problem, rng: Rng, k: int) -> Tensor:
+    """Normal directions for each row, zero where the mask forbids change: (k, n, *d)."""
+    return p.threat.free(rng.normal(k, *p.x.shape[1:], dtype=p.x.dtype).transpose(0, 1))
+
+
+def units(v: Tensor) -> Tensor:
+    """Several directions for each row, (k, n, *d), at length one."""
+    return unit(v.flatten(0, 1)).view(v.shape)
+
+
+def votes(
+    p: Problem, rng: Rng, count: int, draw: Callable[[Rng, int], Tensor], at: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Inputs, Scores]]:
+    """Random directions, the points that they lead to, and +1 where that fools and -1 where not.
+
+    One after another, so that a sum of them does not depend on how many rows there are.
+    """
+    chunk = max(1, min(64, 2**20 // p.x[0].numel()))
+    for i in range(0, count, chunk):
+        u = draw(rng.fold(i), min(chunk, count - i))
+        zs = at(u)
+        for way, z, fooled in zip(u, zs, fooled_at(p, zs), strict=True):
+            yield way, z, torch.where(fooled, 1.0, -1.0).to(z)
 
 
 def begin(p: Problem, examples: Shared | None, tries: int) -> tuple[Inputs, Mask]:

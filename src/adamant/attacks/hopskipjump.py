@@ -11,12 +11,12 @@ from torch import Tensor
 
 from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
-from adamant.attacks.decision import VERDICT, begin, fooled_at, fools, to_boundary
+from adamant.attacks.decision import VERDICT, begin, fools, noise, to_boundary, units, votes
 from adamant.batch import Rows, Shared, per_row, where
 from adamant.engine import Problem
 from adamant.losses import Loss
+from adamant.random import Rng
 from adamant.threats import L2, Linf, Normed
-from adamant.threats.balls import unit
 
 _HALVINGS = 32  # of the step, until it fools
 
@@ -68,18 +68,16 @@ class HopSkipJump:
 
     def _normal(self, p: Problem, z: Inputs, around: Scores, t: int) -> Tensor:
         """The mean of random directions, each with the sign of its label, less what the mean sign explains."""
-        shape, size, radius = p.x.shape[1:], p.x[0].numel(), per_row(around, z)
-        count, chunk = min(int(self.queries * math.sqrt(t + 1)), self.most), max(1, min(64, 2**20 // size))
+        radius, count = per_row(around, z), min(int(self.queries * math.sqrt(t + 1)), self.most)
         signed, plain, balance = torch.zeros_like(z), torch.zeros_like(z), torch.zeros_like(around)
-        for i in range(0, count, chunk):
-            k, rng = min(chunk, count - i), p.rng.fold("normal").fold(t).fold(i)
-            u = p.threat.free(rng.normal(k, *shape, dtype=z.dtype).transpose(0, 1))
-            u = unit(u.reshape(-1, *shape)).view(u.shape)
-            zs = p.threat.clip(z + radius * u)
-            # One after another, so that the sum does not depend on how many rows there are.
-            for way, fooled in zip((zs - z) / radius, fooled_at(p, zs), strict=True):
-                sign = torch.where(fooled, 1.0, -1.0).to(z)
-                signed, plain, balance = signed + per_row(sign, z) * way, plain + way, balance + sign
+
+        def draw(rng: Rng, k: int) -> Tensor:
+            return units(noise(p, rng, k))
+
+        rng = p.rng.fold("normal").fold(t)
+        for _, there, sign in votes(p, rng, count, draw, lambda u: p.threat.clip(z + radius * u)):
+            way = (there - z) / radius
+            signed, plain, balance = signed + per_row(sign, z) * way, plain + way, balance + sign
         mean = per_row(balance / count, z)
         return torch.where(mean.abs() == 1, mean * plain, signed - mean * plain)
 

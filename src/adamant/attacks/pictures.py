@@ -31,3 +31,10 @@ def cosines(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     waves = (math.pi / n * (k + 0.5) * k[:, None]).cos() * math.sqrt(2 / n)
     waves[0] /= math.sqrt(2)
     return waves.to(device, dtype)
+
+
+def transformed(v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Both axes of images times a matrix each; term by term, so that no row depends on how many there are."""
+    for c in (columns, rows):
+        v = sum((v[..., i : i + 1] * c[:, i] for i in range(v.shape[-1])), v.new_zeros(())).transpose(-2, -1)
+    return v

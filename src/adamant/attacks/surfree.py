@@ -13,6 +13,7 @@ from torch import Tensor
 from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, begin, bisect, fools, to_boundary
+from adamant.attacks.pictures import transformed
 from adamant.batch import Rows, Shared, per_row, where
 from adamant.engine import Problem
 from adamant.losses import Loss
@@ -91,7 +92,7 @@ class SurFree:
         h, w = p.x.shape[2:]
         size = (torch.arange(h)[:, None] / h + torch.arange(w) / w).to(p.x)
         kept = size <= size.flatten().sort().values[max(0, round(self.low * h * w) - 1)]
-        found = _transformed(4 / p.threat.width * p.x, _cosines(h).to(p.x), _cosines(w).to(p.x)).tanh()
+        found = transformed(4 / p.threat.width * p.x, _cosines(h).to(p.x), _cosines(w).to(p.x)).tanh()
         return found * (kept & (found.abs() > 1e-3))  # less is rounding
 
     def _direction(self, p: Problem, s: State, change: Tensor, t: int) -> Tensor:
@@ -100,7 +101,7 @@ class SurFree:
         v = rng.normal(*shape, dtype=p.x.dtype)
         if p.x.ndim == 4 and self.low:
             back = [(_cosines(k) / torch.ones(k).index_fill(0, torch.tensor(0), 2)[:, None]).T.to(v) for k in shape[1:]]
-            tone = _transformed(s.spectrum * (rng.fold("signs").integers(3, *shape).to(v) - 1), back[0], back[1])
+            tone = transformed(s.spectrum * (rng.fold("signs").integers(3, *shape).to(v) - 1), back[0], back[1])
             v = where(tone.flatten(1).abs().amax(1) > 0, tone, v)
         v = p.threat.free(v).flatten(1)
         room = v.shape[1] // 4  # with few entries fewer directions leave room for another
@@ -124,10 +125,3 @@ class SurFree:
 def _cosines(k: int) -> Tensor:
     """The cosine transform of length k, as a matrix (frequency, place)."""
     return (math.pi / k * torch.arange(k, dtype=torch.float64)[:, None] * (torch.arange(k) + 0.5)).cos()
-
-
-def _transformed(v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Both axes of images times a matrix each; term by term, so that no row depends on how many there are."""
-    for c in (columns, rows):
-        v = sum((v[..., i : i + 1] * c[:, i] for i in range(v.shape[-1])), torch.zeros_like(v)).transpose(2, 3)
-    return v

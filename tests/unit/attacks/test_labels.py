@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.attacks import boundary, hopskipjump
+from adamant.attacks import boundary, decision
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.decision import begin, to_boundary
+from adamant.attacks.geoda import GeoDA
 from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.rays import RayS
+from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.surfree import SurFree
 from adamant.batch import Shared, per_row
 from adamant.calling import Caller, Settings
@@ -31,6 +33,9 @@ EVERY = [
     (BoundaryAttack(steps=100, around=0.1, toward=0.1), am.L2),
     (SurFree(steps=30), am.L2),
     (RayS(steps=150), am.Linf),
+    (GeoDA(steps=4, queries=20), am.L2),
+    (GeoDA(steps=4, queries=20), am.Linf),
+    (SignOPT(steps=3, queries=20), am.L2),
 ]
 
 
@@ -112,7 +117,7 @@ def test_a_start_is_sought_in_the_box_and_within_so_many_tries():
             return torch.tensor([1.0, 0.0], dtype=z.dtype).expand(len(z), -1)
 
     _, x, _ = affine()
-    for member, threat in EVERY[:4]:
+    for member, threat in [*EVERY[:4], *EVERY[5:]]:
         out = attack(replace(member, tries=7), Flat(), x, Untargeted(torch.zeros(12, dtype=torch.long)), threat())
         assert (out.status == Status.ROBUST).all()
         assert out.forwards.eq(7).all()
@@ -145,7 +150,7 @@ def test_a_target_needs_examples_and_takes_the_nearest_that_will_do():
         fits = net(pool).argmax(1) == target[:, None]
     far = (pool[None] - x[:, None]).flatten(2).norm(dim=2).masked_fill(~fits, torch.inf)
     assert torch.equal(z, pool[far.argmin(1)])
-    for member, threat in EVERY[:4]:
+    for member, threat in [*EVERY[:4], *EVERY[5:]]:
         z, _ = begin(problem(net, x, goal, threat()), Shared(pool), 1)
         out = attack(replace(member, examples=Shared(pool)), net, x, goal, threat())
         assert out.broken.all()
@@ -196,7 +201,7 @@ def test_within_a_budget_a_row_ends_at_its_first_success(member, threat):
     assert out.broken.all()
     late = out.forwards - out.first_success
     assert (
-        (late < 64).all() if isinstance(member, HopSkipJump) else not late.any()
+        (late < 64).all() if isinstance(member, (HopSkipJump, GeoDA, SignOPT)) else not late.any()
     )  # a round of labels is not cut short
     assert (out.forwards < free.forwards).any()
 
@@ -293,7 +298,7 @@ def test_hopskipjump_takes_more_labels_by_the_root_of_the_step(monkeypatch):
     net, x, goal = affine()
     asked = []
     monkeypatch.setattr(
-        hopskipjump, "fooled_at", lambda p, zs, real=hopskipjump.fooled_at: (asked.append(len(zs)), real(p, zs))[1]
+        decision, "fooled_at", lambda p, zs, real=decision.fooled_at: (asked.append(len(zs)), real(p, zs))[1]
     )
     attack(HopSkipJump(steps=5, queries=20, most=40), net, x, goal, am.L2())
     assert asked == [20, 28, 34, 40, 40]
