@@ -38,7 +38,8 @@ SHORTER: dict[str, Any] = {
     "Bandits": am.Bandits(steps=250), "RandomSearch": am.RandomSearch(steps=500),
     "OnePixel": am.OnePixel(steps=20, population=50), "HopSkipJump": am.HopSkipJump(steps=10),
     "RayS": am.RayS(steps=500), "SurFree": am.SurFree(steps=100), "BoundaryAttack": am.BoundaryAttack(steps=1000),
-    "SigmaZero": am.SigmaZero(steps=200), "ALMA": am.ALMA(steps=200),
+    "SigmaZero": am.SigmaZero(steps=200), "CarliniWagnerLinf": am.CarliniWagnerLinf(steps=400),
+    "SignOPT": am.SignOPT(steps=20), "ALMA": am.ALMA(steps=200),
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--train-rows", type=int, default=12000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
-    parser.add_argument("--only", help="one attack, for a first look")
+    parser.add_argument("--only", nargs="*", help="some attacks, for a first look")
     args = parser.parse_args()
     if args.data_dir is None:
         sys.exit("Say with --data-dir or ADAMANT_DATA_DIR where mnist.npz and fashion_mnist.npz are.")
@@ -129,7 +130,7 @@ def main() -> None:
             for entry in CATALOGUE:
                 if isinstance(entry.member, Composite) or entry.needs == "-" or entry.name == "SameChange":
                     continue
-                if args.only and entry.name != args.only:
+                if args.only and entry.name not in args.only:
                     continue
                 attack, threat = SHORTER.get(entry.name) or entry.member(), threat_of(entry, eps)
                 line, out = measure(attack, model, x, y, threat)
