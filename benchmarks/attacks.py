@@ -119,7 +119,7 @@ def contests(steps: int) -> list[Contest]:
                     verbose=False,
                 )),
             ),
-            rows=20,
+            rows=16,
         ),
         Contest(
             "JSMA, targeted y+1", am.L0(78), _known("JSMA"),
@@ -127,7 +127,7 @@ def contests(steps: int) -> list[Contest]:
                 torchattacks=(ta, lambda m: ta.JSMA(m, theta=1.0, gamma=0.1)),
                 art=(ar, lambda m: ar.SaliencyMapMethod(art(m), theta=1.0, gamma=0.1, batch_size=20, verbose=False)),
             ),
-            targeted=True, rows=20,
+            targeted=True, rows=32,
         ),
     ]  # fmt: skip
 
