@@ -63,11 +63,7 @@ class Attack(Source):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
         self.check_device()
         folder = make_folder(Path(self.out))
-        data = (
-            self._picture()
-            if self.input
-            else load_data(str(self.data), split=self.split, limit=self.limit, data_dir=self.data_dir)
-        )
+        data = self._picture() if self.input else self.load_data()
         raw = self.load_model(data)
         device = runs.device_of(raw)
         model, notes = as_logits(raw, data.x[:16].to(device))

@@ -81,31 +81,41 @@ class Common:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(Common):
-    """Which model and which data."""
+class Data(Common):
+    """Which data."""
 
-    model: Annotated[str | None, tyro.conf.Positional] = None
-    """A file (.pt2, .safetensors, .pt state dict), zoo:NAME, torchvision:NAME@FILE or package.module:callable."""
     data: str | None = None
     """digits, a .npz, a folder of images, a parquet file, torchvision:NAME, or a name in the data folder."""
     split: str = "test"
     """Which part of the data."""
     limit: int | None = None
     """Only the first so many rows."""
+    data_dir: str | None = None
+    """Where named data lie; or set ADAMANT_DATA_DIR."""
+
+    def load_data(self, split: str | None = None) -> DataSet:
+        """The data that were asked for."""
+        if not self.data:
+            raise InputError("Which data? Give --data, for example --data digits.")
+        return load_data(self.data, split=split or self.split, limit=self.limit, data_dir=self.data_dir)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Data):
+    """Which model and which data."""
+
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """A file (.pt2, .safetensors, .pt state dict), zoo:NAME, torchvision:NAME@FILE or package.module:callable."""
     arch: str | None = None
     """For a file of weights alone: zoo:NAME or package.module:callable."""
     mean: tuple[float, ...] | None = None
     """Normalisation that the model expects, one number per channel; it is put inside the model."""
     std: tuple[float, ...] | None = None
-    data_dir: str | None = None
-    """Where named data lie; or set ADAMANT_DATA_DIR."""
 
     def load(self, split: str | None = None) -> tuple[nn.Module, DataSet]:
         """The model on its device, and the data."""
         self.check_device()
-        if not self.data:
-            raise InputError("Which data? Give --data, for example --data digits.")
-        data = load_data(self.data, split=split or self.split, limit=self.limit, data_dir=self.data_dir)
+        data = self.load_data(split)
         return self.load_model(data), data
 
     def load_model(self, data: DataSet) -> nn.Module:

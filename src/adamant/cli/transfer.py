@@ -13,8 +13,8 @@ from torch import nn
 
 from adamant import runs
 from adamant.cli import words
-from adamant.cli.common import Common, at_least_one
-from adamant.data import DataSet, load_data
+from adamant.cli.common import Data, at_least_one
+from adamant.data import DataSet
 from adamant.engine import Composite
 from adamant.errors import InputError
 from adamant.evaluation import transfer
@@ -26,21 +26,13 @@ from adamant.values import brief
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Common):
+class Transfer(Data):
     """Make adversarial examples on each model and judge them on every one of them."""
 
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Two or more models, each written as for adamant audit."""
     arch: tuple[str, ...] = ()
     """For files of weights alone: one for all, or one for each model."""
-    data: str | None = None
-    """digits, a .npz, a folder of images, a parquet file, torchvision:NAME, or a name in the data folder."""
-    split: str = "test"
-    """Which part of the data."""
-    limit: int | None = None
-    """Only the first so many rows."""
-    data_dir: str | None = None
-    """Where named data lie; or set ADAMANT_DATA_DIR."""
     attack: str = "MIFGSM(steps=20)"
     """Its last point is taken, as nobody asks the target on the way."""
     threat: str = "linf:8/255"
@@ -57,9 +49,7 @@ class Transfer(Common):
             raise InputError(f"Transfer takes the last point of one attack, and {brief(attack)} is made of several.")
         self.check_device()
         folder = make_folder(Path(self.out))
-        if not self.data:
-            raise InputError("Which data? Give --data, for example --data digits.")
-        data = load_data(self.data, split=self.split, limit=self.limit, data_dir=self.data_dir)
+        data = self.load_data()
         models = self._models(data)
         found = transfer(
             attack, models, models, data.x, Untargeted(data.y), threat, access=access, rng=Rng.of(self.seed, data.rows)
