@@ -216,3 +216,29 @@ def test_several_scores_have_a_gradient_each(x):
         for j in range(3):
             w = (weight[ranked[i, j + 1]] - weight[goal.label[i]]).view(SHAPE)
             torch.testing.assert_close(look.slope[i, j], w * mask.values)
+
+
+def test_a_later_success_that_is_larger_does_not_take_the_place_of_the_smallest():
+    net, x = Affine(SHAPE, 2), Rng.of(0, 20).uniform(*SHAPE) * 0.2 + 0.4
+    goal, lengths = goal_of(net, x), (1.0, 0.5, 0.9)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wanders:
+        steps: int = 2
+        loss: Margin = Margin()
+        needs: ClassVar[Sight] = Sight.GRADIENT
+        minimal: ClassVar[bool] = True
+
+        def init(self, p):
+            w = (net.weight[1] - net.weight[0]).detach().view(SHAPE) * (1 - 2 * p.goal.label).view(-1, 1, 1, 1)
+            self.seen.append(w)
+            return At(p.threat.clip(p.x + lengths[0] * w.sign()))
+
+        seen: ClassVar[list[Tensor]] = []
+
+        def step(self, p, s, look, t):
+            return At(p.threat.clip(p.x + lengths[t + 1] * self.seen[-1].sign()[: len(p.x)]))
+
+    out = run(Wanders(), net, x, goal, am.Linf(), settings=am.Settings(lanes=20))
+    assert out.broken.all()
+    assert (out.size <= 0.5 + 1e-6).all()
