@@ -18,7 +18,7 @@ from adamant.random import sealed
 @final
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How an attack is run; none of these changes a result, but for `max_looks`, `lanes` and `autocast`."""
+    """How an attack is run; batch size, device, layout and `watch` change no result."""
 
     batch_size: int | None = None  # chosen by itself; halved when memory runs out
     max_looks: int | None = None  # forwards per row, a hard limit
@@ -28,13 +28,17 @@ class Settings:
     device: str | None = None  # the model's own by default
     channels_last: bool = False
     autocast: bool = False  # search in bfloat16; every success is still judged in float32
+    tolerance: float = 0.0  # by which share of the spread of its logits a success must be won
+    votes: int = 1  # how often a success is asked alone, and must fool more than half; more than 1 for a random model
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)  # (rows done, rows)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_looks", "lanes"):
+        for name in ("batch_size", "max_looks", "lanes", "votes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"Settings({name}={value}): give a whole number from 1 on.")
+        if not 0 <= self.tolerance < 1:
+            raise InputError(f"Settings(tolerance={self.tolerance}): give a share from 0 to below 1.")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from adamant.access import Access, Cost, Look, View
 from adamant.batch import Rows, take
 from adamant.calling import Caller
 from adamant.goals import Goal
-from adamant.losses import Loss
+from adamant.losses import Loss, Margin
 from adamant.random import Rng
 from adamant.threats import Anchored, Parametric, Projectable
 
@@ -37,6 +37,9 @@ class Problem(Rows):
     # Under a threat with parameters x and z are these, and the model sees `change.apply(picture, z)`.
     picture: Tensor | None = None
     change: Parametric | None = None
+    # By what the points of a row are compared; None: by the loss of the attack that looks. Attacks of several losses
+    # that work on one after the other need one measure for all.
+    yardstick: Loss | None = None
 
     @cached_property
     def project(self) -> Callable[[Inputs], Inputs]:
@@ -63,9 +66,20 @@ class Desk:
     (`_seats` says which), so that a visit, beside a small network, costs few operations and gathers nothing.
     """
 
-    def __init__(self, model: Caller, x: Inputs, classes: int, settled: Mask, at_once: int, *, smallest: bool) -> None:
+    def __init__(
+        self,
+        model: Caller,
+        x: Inputs,
+        classes: int,
+        settled: Mask,
+        at_once: int,
+        *,
+        smallest: bool,
+        clean: Tensor | None = None,
+    ) -> None:
         n, device = len(x), x.device
         self.model, self.classes, self.at_once, self.smallest = model, classes, at_once, smallest
+        self.clean = torch.full((n,), torch.nan, device=device) if clean is None else clean.double()  # margins
         self.max_looks = model.settings.max_looks
         self.found = torch.zeros(n, dtype=torch.bool, device=device)
         self.spent = self.found.clone()  # out of looks
@@ -135,6 +149,23 @@ class Desk:
             self.resting[p.index[rows]] = True
             self._close(rows & self._open)
 
+    def best_of(self, p: Problem) -> Tensor:
+        """The point of each row that came nearest to success so far; the input where nothing was tried."""
+        self.settle()
+        return self.best[p.index]
+
+    def left(self, p: Problem) -> Tensor:
+        """What the best point leaves of the margin that the input itself has, by row; NaN where nothing was tried."""
+        assert p.yardstick is not None
+        self.settle()
+        best = self.loss[p.index]
+        return torch.where(best.isinf(), torch.nan, best / self.clean[p.index])
+
+    def tally(self) -> Tensor:
+        """Forwards, backwards and checks of every row so far, (n, 3)."""
+        self._count()
+        return torch.stack((self.forwards, self.backwards, self.checks), 1)
+
     def wake(self, p: Problem, *, roams: bool = False) -> None:
         """A new attack begins; one that roams looks outside of the threat model on purpose."""
         self.roams = roams
@@ -193,10 +224,25 @@ class Desk:
                 torch.cat([p.change.apply(p.picture[i : i + 1], z[i : i + 1]) for i in range(len(z))])
             )
 
+    def _holds(self, p: Problem, z: Inputs) -> Mask:
+        """Ask rows alone, as often as the settings say: do most of the answers fool, by the tolerance?"""
+        settings = self.model.settings
+        self.checks[p.index] += settings.votes
+        ayes = torch.zeros_like(p.index)
+        for _ in range(settings.votes):
+            logits = self._alone(p, z)
+            won = p.goal.reached(logits)
+            if settings.tolerance:
+                won &= ~(Margin()(logits, p.goal) <= settings.tolerance * logits.std(1))
+            ayes += won
+        return 2 * ayes > settings.votes
+
     # --- judging ------------------------------------------------------------------------------------------------------
 
     def _enter(self, p: Problem, z: Inputs, loss: Tensor, logits: Tensor, *, later: Tensor | None = None) -> None:
         """Keep what is better, judge what fooled; `later` forwards in the books of each row come after this look."""
+        if p.yardstick is not None:
+            loss = p.yardstick(logits, p.goal)
         loss = (loss if loss.ndim == 1 else loss[:, 0]).to(self._loss)  # a model may answer in wider numbers
         better = loss > self._loss  # false for a NaN, and where the bar is at infinity
         if self.roams and not self.smallest:
@@ -220,8 +266,7 @@ class Desk:
             return
         self._count()
         if ask:
-            self.checks[p.index[rows]] += 1
-            rows = rows[take(p.goal, rows).reached(self._alone(take(p, rows), z[rows]))]
+            rows = rows[self._holds(take(p, rows), z[rows])]
         places = p.index[rows]
         self.best[places], self.loss[places] = z[rows], loss[rows].double()
         if self.smallest:
@@ -243,8 +288,7 @@ class Desk:
                 return
             q = take(p, rows)
             z = q.threat.clip(q.x + (self.best[q.index] - q.x) * (1 + push)) if push else self.best[q.index]
-            self.checks[q.index] += 1
-            holds = q.goal.reached(self._alone(q, z)) & q.threat.contains(z, q.x)
+            holds = self._holds(q, z) & q.threat.contains(z, q.x)
             self.best[q.index[holds]], self.found[q.index[holds]] = z[holds], True
             rows = rows[~holds]
         self.first[p.index[rows]] = 0

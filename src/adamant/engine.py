@@ -6,13 +6,15 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from adamant._types import Inputs, Mask
 from adamant.access import Access, Look, Sight, WhiteBox
@@ -21,7 +23,7 @@ from adamant.calling import Caller, Settings, device_of, out_of_memory, untouche
 from adamant.desk import Blind, Desk, Problem
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Goal
-from adamant.losses import Loss
+from adamant.losses import Loss, Margin
 from adamant.random import Rng
 from adamant.threats import Linf, Parametric, Projectable
 
@@ -120,6 +122,8 @@ class Outcome(Rows):
     backwards: Tensor
     checks: Tensor  # forwards that only judged: the clean look and the verification
     first_success: Tensor  # the look (counted from 1) that first broke the row, 0 where none did
+    part: Tensor  # of a composite: which of its parts, in turn, broke the row; of an attack 0; -1 where none did
+    parts: Tensor  # (n, parts, 4), float64: forwards, backwards, checks and seconds of each part
 
     @property
     def broken(self) -> Mask:
@@ -188,11 +192,40 @@ def _solve(attack: Attack | Composite, p: Problem, desk: Desk) -> None:
         return
     desk.wake(p)
     for part, problem in attack.unfold(p):
-        desk.wake(p)
-        standing = desk.standing(problem)
-        if not bool(standing.any()):
+        _turn(part, problem, desk)
+        if not bool(desk.standing(p).any()):
             return
-        _solve(part, problem if bool(standing.all()) else take(problem, standing), desk)
+
+
+def _turn(part: Attack | Composite, p: Problem, desk: Desk) -> None:
+    """One part of a composite, on the rows that still stand."""
+    desk.wake(p)
+    standing = desk.standing(p)
+    if bool(standing.any()):
+        _solve(part, p if bool(standing.all()) else take(p, standing), desk)
+    desk.wake(p)
+
+
+def _in_turn(attack: Attack | Composite, p: Problem, desk: Desk) -> tuple[Tensor, Tensor]:
+    """Run the attack, and note by row which of its parts broke it and what each part cost."""
+    before, began = desk.tally(), time.perf_counter()
+    broke, costs = torch.full_like(desk.first, -1), list[Tensor]()
+    if isinstance(attack, Composite):
+        desk.wake(p)
+        turns = attack.unfold(p)
+    else:
+        turns = iter([(attack, p)])
+    for i, (part, problem) in enumerate(turns if len(p.index) else ()):
+        _turn(part, problem, desk)
+        after, now = desk.tally(), time.perf_counter()
+        spent = (after - before).double()
+        share = spent[:, 0] / spent[:, 0].sum().clamp_min(1)
+        costs.append(torch.cat([spent, (share * (now - began))[:, None]], 1))
+        before, began = after, now
+        broke[(desk.found | desk.size.isfinite()) & (broke < 0)] = i
+        if not bool(desk.standing(p).any()):
+            break
+    return broke, torch.stack(costs, 1) if costs else torch.zeros(len(broke), 0, 4, dtype=torch.float64)
 
 
 def perturb(
@@ -270,8 +303,14 @@ def run(
                 if settings.watch:
                     settings.watch(min(at, len(x)), len(x))
     except KeyboardInterrupt:
-        raise Interrupted(cat(done) if done else None) from None
-    return cat(done)
+        raise Interrupted(_whole(done) if done else None) from None
+    return _whole(done)
+
+
+def _whole(done: list[Outcome]) -> Outcome:
+    """All batches; one whose rows all fell early did not come to the last parts."""
+    most = max(o.parts.shape[1] for o in done)
+    return cat([replace(o, parts=F.pad(o.parts, (0, 0, 0, most - o.parts.shape[1]))) for o in done])
 
 
 def _run_batch(
@@ -287,26 +326,28 @@ def _run_batch(
     everybody: Goal,
 ) -> Outcome:
     x, goal, rng = on(x, device), on(goal, device), on(rng, device)
+    votes = model.settings.votes
     with torch.no_grad():
         clean = model(x)
+        ayes = sum((goal.reached(model(x)).long() for _ in range(votes - 1)), goal.reached(clean).long())
     if clean.isnan().any():
         row = int(clean.isnan().any(1).nonzero()[0])
         raise ModelError(f"The model returns NaN on a clean input (row {row} of its batch): no attack can be judged.")
     everybody.check(clean.shape[1])  # of all rows, so that a bad label is named, by its row, before any work is done
-    wrong = goal.reached(clean)
+    wrong = 2 * ayes > votes
     picture = change = None
     if isinstance(threat, Parametric):
         change, picture, x, threat = threat, x, x.new_zeros(len(x), *threat.parameters(x)), Linf(1.0, box=(-1.0, 1.0))
     smallest, at_once = bool(threat.budget(x).isinf().all()), max(at_once, model.settings.lanes)
-    desk = Desk(model, x, clean.shape[1], wrong, at_once, smallest=smallest)
-    desk.checks += 1
+    desk = Desk(model, x, clean.shape[1], wrong, at_once, smallest=smallest, clean=Margin()(clean, goal))
+    desk.checks += votes
     p = Problem(x, goal, goal, threat, access, rng, torch.arange(len(x), device=device), desk, picture, change)
     right = (~wrong).nonzero().squeeze(1)
-    if len(right):
-        _solve(attack, take(p, right), desk)
+    part, parts = _in_turn(attack, take(p, right), desk)
     desk.settle()
     if smallest:
         desk.confirm(p)
+        part = torch.where(desk.found, part, -1)
     status = torch.where(wrong, int(Status.WRONG_ALREADY), int(Status.ROBUST))
     status[desk.spent] = int(Status.OUT_OF_BUDGET)
     status[desk.found] = int(Status.BROKEN)
@@ -317,7 +358,7 @@ def _run_batch(
     size = threat.size(best, x)
     if change is not None and picture is not None:
         best = _pictures(change, picture, best)
-    outcome = Outcome(best, status, size, loss, desk.forwards, desk.backwards, desk.checks, desk.first)
+    outcome = Outcome(best, status, size, loss, desk.forwards, desk.backwards, desk.checks, desk.first, part, parts)
     return on(outcome, torch.device("cpu"))
 
 

@@ -113,7 +113,8 @@ def referee(
     best = torch.where(per_row(broken, x), made, x)
     none, nan = torch.zeros_like(status), torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
     checks = 1 + (inside & ~wrong).long()
-    outcome = Outcome(best, status, threat.size(best, x), nan, none, none, checks, none)
+    costs = torch.zeros(len(x), 1, 4, dtype=torch.float64, device=x.device)
+    outcome = Outcome(best, status, threat.size(best, x), nan, none, none, checks, none, broken.long() - 1, costs)
     excess = (threat.size(made, x) / budget - 1).clamp_min(0).nan_to_num(torch.inf)
     return Ruling(made, claimed, finite, in_box, inside, excess, outcome)
 
@@ -151,8 +152,14 @@ def _rounding(threat: Projectable, x: Inputs) -> Tensor:
 def better(a: Outcome, b: Outcome) -> Outcome:
     """Row by row the one that broke it, and of two that did the one of smaller change; passes are added up."""
     takes_b = b.broken & (~a.broken | (b.size < a.size))
-    fields = {name: torch.where(per_row(takes_b, value), getattr(b, name), value) for name, value in vars(a).items()}
+    fields = {
+        name: torch.where(per_row(takes_b, value), getattr(b, name), value)
+        for name, value in vars(a).items()
+        if name != "parts"
+    }
     fields |= {name: getattr(a, name) + getattr(b, name) for name in ("forwards", "backwards", "checks")}
+    fields["part"] = torch.where(takes_b, b.part + a.parts.shape[1], a.part)
+    fields["parts"] = torch.cat([a.parts, b.parts], 1)
     return Outcome(**fields)
 
 

@@ -6,6 +6,7 @@ from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
 from adamant.attacks.composites import EachTarget, Restarts, Union
+from adamant.attacks.cosine import CosinePGD
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
 from adamant.attacks.fab import FAB
@@ -13,6 +14,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
 from adamant.attacks.pdpgd import PDPGD
 from adamant.attacks.rays import RayS
@@ -23,14 +25,15 @@ from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.simba import SimBA
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
-from adamant.attacks.starts import Anywhere, Here, Near, Within
+from adamant.attacks.starts import Anywhere, Best, Diverse, Here, Near, Within
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange, universal
 
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
-    "PDPGD", "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here", "HopSkipJump",
-    "Near", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT", "SimBA",
-    "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
+    "PDPGD", "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
+    "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here",
+    "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange",
+    "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
+    "Within", "universal",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from adamant.access import Sight
+from adamant.attacks.starts import Here, Start
 from adamant.engine import Attack, Composite, Problem
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
@@ -41,11 +42,13 @@ class Restarts:
 class EachTarget:
     """The attack aimed at each of the `n` likeliest wrong classes in turn; any wrong class counts as success.
 
-    The idea of MultiTargeted (Gowal et al., 2019, arXiv:1910.09338); the order is that of the clean logits.
+    The idea of MultiTargeted (Gowal et al., 2019, arXiv:1910.09338). The order is that of the logits at the input, or
+    at another point, such as the best so far.
     """
 
     attack: Attack | Composite
     n: int = 9
+    at: Start = Here()
 
     @property
     def parts(self) -> tuple[Attack | Composite, ...]:
@@ -63,7 +66,7 @@ class EachTarget:
         if self.n < 1:
             raise InputError(f"EachTarget needs n of at least 1, got {self.n}.")
         label = p.goal.label
-        logits = p.look(p.x, Margin()).logits
+        logits = p.look(self.at(p), Margin()).logits
         ranked = logits.argsort(dim=1, descending=True, stable=True)
         others = (ranked != label[:, None]).int().argsort(dim=1, descending=True, stable=True)  # the label comes last
         ranked = ranked.gather(1, others)
@@ -74,7 +77,10 @@ class EachTarget:
 @final
 @dataclass(frozen=True, init=False)
 class Union:
-    """Several attacks in turn: a row is broken if any of them breaks it."""
+    """Several attacks in turn: a row is broken if any of them breaks it.
+
+    What they come to is measured by the margin, whatever each climbs, so that one can begin where another ended.
+    """
 
     attacks: tuple[Attack | Composite, ...]
 
@@ -96,4 +102,4 @@ class Union:
 
     def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
         for i, attack in enumerate(self.attacks):
-            yield attack, replace(p, rng=p.rng.fold("union").fold(i))
+            yield attack, replace(p, rng=p.rng.fold("union").fold(i), yardstick=p.yardstick or Margin())

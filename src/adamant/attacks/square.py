@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from adamant._types import Inputs
 from adamant.access import Look, Sight
 from adamant.attacks.pictures import picture, window
+from adamant.attacks.starts import Start
 from adamant.batch import Rows, per_row, where
 from adamant.engine import Problem
 from adamant.losses import Loss, Margin
@@ -36,6 +37,8 @@ class Square:
 
     steps: int = 5000
     share: float = 0.8  # of the picture, in the first squares
+    span: int | None = None  # steps of the whole schedule; None: as many as there are, AutoAttack takes 10000
+    start: Start | None = None  # None: stripes (Linf) or tiles (L2, L1) of the whole budget
     loss: Loss = Margin()
     needs: ClassVar[Sight] = Sight.SCORES
     threats: ClassVar[tuple[type, ...]] = (Linf, L2, L1)
@@ -49,13 +52,13 @@ class Square:
         loss: Tensor
 
     def init(self, p: Problem) -> State:
-        first = _stripes(p) if isinstance(p.threat, Linf) else _tiles(p)
+        first = self.start(p) if self.start else _stripes(p) if isinstance(p.threat, Linf) else _tiles(p)
         return self.State(first, first, torch.full((len(p.x),), -torch.inf, dtype=torch.float64, device=p.x.device))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
         better = seen.loss.double() > s.loss
         best, loss = where(better, s.z, s.best), torch.where(better, seen.loss.double(), s.loss)
-        shrunk = sum(int(t / self.steps * 10000) > at for at in _SHRINKS)
+        shrunk = sum(int(t / (self.span or self.steps) * 10000) > at for at in _SHRINKS)
         rng, share = p.rng.fold("try").fold(t), self.share / 2**shrunk
         redraw = _recolour if isinstance(p.threat, Linf) else _move_mass
         return self.State(redraw(p, best, share, rng), best, loss)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
 
-from adamant._types import Inputs
-from adamant.batch import PerRow, where
+from torch import Tensor
+
+from adamant._types import Inputs, Logits, Mask, Scores
+from adamant.batch import PerRow, Rows, where
 from adamant.desk import Desk
 from adamant.engine import Problem
+from adamant.errors import InputError
+from adamant.goals import Goal, Untargeted
 
 
 @runtime_checkable
@@ -66,4 +70,62 @@ class Within:
         return where(radius.isfinite(), some, p.x)
 
 
-CATALOGUE: tuple[type, ...] = (Here, Anywhere, Near, Within)
+@final
+@dataclass(frozen=True)
+class Best:
+    """Where the attacks before came nearest to success, as a part of `Union`; the input where there were none."""
+
+    def __call__(self, p: Problem) -> Inputs:
+        return p.desk.best_of(p) if isinstance(p.desk, Desk) else p.x
+
+
+@dataclass(frozen=True)
+class _Toward(Rows):
+    """A direction in the logits for each row, beside the label that it should leave."""
+
+    label: Tensor
+    weights: Tensor
+
+    @property
+    def anchor(self) -> Tensor:
+        return self.label
+
+    def reached(self, logits: Logits) -> Mask:
+        return Untargeted(self.label).reached(logits)
+
+    def check(self, classes: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Along:
+    """How far the logits are along the direction that the goal holds."""
+
+    def __call__(self, logits: Logits, goal: Goal) -> Scores:
+        assert isinstance(goal, _Toward)
+        return (logits.float() * goal.weights).sum(1)
+
+
+@final
+@dataclass(frozen=True)
+class Diverse:
+    """From another start some whole steps that move the logits in a random direction: starts that differ in output.
+
+    Tashiro et al., 2020, arXiv:2003.06878.
+    """
+
+    steps: int = 2
+    start: Start = Anywhere()
+
+    def __call__(self, p: Problem) -> Inputs:
+        z = self.start(p)
+        if not isinstance(p.desk, Desk):
+            raise InputError("Diverse looks at the model, which only an attack may; train with Anywhere().")
+        weights = p.rng.fold("direction").uniform(p.desk.classes) * 2 - 1
+        q = replace(p, aim=_Toward(p.goal.anchor, weights))
+        for _ in range(self.steps):
+            z = q.project(q.threat.move(z, q.look(z, _Along(), grad=True).slope.nan_to_num(0.0), 1.0))
+        return z
+
+
+CATALOGUE: tuple[type, ...] = (Here, Anywhere, Near, Within, Best, Diverse)

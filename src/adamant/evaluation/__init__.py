@@ -2,16 +2,18 @@
 
 from adamant.evaluation.audit import Audit, Order, audit
 from adamant.evaluation.parts import write_tables
-from adamant.evaluation.suites import CATALOGUE, FULL, QUICK, STANDARD, Suite
+from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Plan, Suite
 from adamant.evaluation.transfer import Transfer, transfer
 
 __all__ = [
+    "AUTOATTACK",
     "CATALOGUE",
-    "FULL",
     "QUICK",
     "STANDARD",
+    "STRICT",
     "Audit",
     "Order",
+    "Plan",
     "Suite",
     "Transfer",
     "audit",

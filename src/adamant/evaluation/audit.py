@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
-from adamant._types import Inputs
 from adamant.access import Access, Sight, WhiteBox
-from adamant.attacks import PGD, RandomSearch
+from adamant.attacks import Union
 from adamant.batch import PerRow, take
-from adamant.calling import Caller, Settings, untouched, unwrapped
-from adamant.engine import Attack, Composite, Outcome, Status, run
+from adamant.calling import Settings, unwrapped
+from adamant.engine import Status, run
 from adamant.errors import InputError
+from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
+from adamant.evaluation.books import Books
 from adamant.evaluation.counting import share
-from adamant.evaluation.parts import COLUMNS, Part, Parts, Stage
-from adamant.evaluation.suites import STANDARD, Suite
+from adamant.evaluation.parts import Part, Parts, Stage
+from adamant.evaluation.suites import STANDARD, Plan, Suite, defined, seekers
 from adamant.goals import Untargeted
-from adamant.losses import Margin
 from adamant.random import Rng
 from adamant.threats import L0, Projectable
 from adamant.values import brief
 
-# The curve between the audited budgets is drawn by one attack; at the audited budget the whole suite speaks.
-CURVE: Attack = PGD(steps=20, loss=Margin())
-CURVE_WITHOUT_GRADIENTS: Attack = RandomSearch(steps=200)
-GRID = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the audited budget
+GRID = tuple(i / 8 for i in range(1, 17))  # where the curve is told, times the audited budget
 
 
 class Data(Protocol):
@@ -67,7 +67,7 @@ class Order:
     def identity(self) -> str:
         """What must be the same for an audit to be continued."""
         quiet = replace(self.settings, batch_size=None, watch=None)
-        parts = (self.threat, self.suite.attacks, self.access, quiet)
+        parts = (self.threat, self.suite.plan(self.threat, self.access).attacks, self.access, quiet)
         numbers = f"seed {self.seed} | curve {self.curve} | chunks of {self.chunk} rows"
         return " | ".join((*map(repr, parts), numbers))
 
@@ -116,26 +116,44 @@ class Audit:
             "seed": self.order.seed,
             "clean": share(right, n),
             "robust": share(self._standing(), n),
-            "stages": [s.summary(n) for s in self.stages if s.eps is None],
+            "stages": [s.summary(n) for s in self.stages],
             "curve": self._curve(),
+            "distance": self._distance(),
             "per_class": self._per_class(),
             "statuses": {s.name.lower(): self._count(s.name.lower()) for s in Status},
             "cost": {**costs, "seconds": round(self.seconds, 3)},
             "warnings": self._warnings(),
         }
 
+    def _distances(self) -> list[float]:
+        """The smallest change found of every row that fell, in order."""
+        return sorted(d for d in self.rows["distance"] if d is not None)
+
     def _curve(self) -> list[dict[str, Any]]:
-        n, eps = len(self.rows["row"]), _eps(self.order.threat)
+        n, eps, fell = len(self.rows["row"]), _eps(self.order.threat), self._distances()
         right = n - self._count("wrong_already")
         points = [{"eps": 0.0, **share(right, n), "attack": "clean"}]
         if eps is None:
             return points
-        reached = [e for e in self.rows["curve_eps"] if e is not None]
-        grid = _grid(self.order) if self.order.curve else [eps]
-        for at in grid:
-            by = self.order.suite.name if at == eps else brief(_curve_attack(self.order))
-            points.append({"eps": at, **share(right - sum(e <= at for e in reached), n), "attack": by})
+        by = self.order.suite.name
+        for at in _grid(self.order.threat, eps) if self.order.curve else [eps]:
+            points.append({"eps": at, **share(right - bisect_right(fell, at), n), "attack": by})
         return points
+
+    def _distance(self) -> dict[str, Any]:
+        """How small a change suffices, among the rows that were right; None where more than that share still stand."""
+        right, fell = len(self.rows["row"]) - self._count("wrong_already"), self._distances()
+
+        def quantile(q: float) -> float | None:
+            at = math.ceil(q * right) - 1
+            return fell[max(at, 0)] if 0 <= at < len(fell) else None
+
+        return {
+            "median": quantile(0.5),
+            "lower": quantile(0.25),
+            "upper": quantile(0.75),
+            "censored": right - len(fell),
+        }
 
     def _per_class(self) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
@@ -163,18 +181,26 @@ class Audit:
             )
         if spent := self._count("out_of_budget"):
             found.append(f"{spent} rows ran out of looks before the attacks were through: they may not be robust.")
-        if blind := max((s.blind for s in self.stages if s.eps is None), default=0):
+        if blind := max((s.blind for s in self.stages), default=0):
             found.append(
                 f"On {blind} rows the model returned NaN for everything that an attack tried. NaN never counts as a "
                 "success, so these rows stand, but nothing is known of them."
             )
-        within = [s for s in self.stages if s.eps is None]
-        scored = [a.needs < Sight.GRADIENT for a in self.order.suite.attacks]
-        lucky = sum(s.broke for s, without in zip(within, scored, strict=True) if without)
-        if not all(scored) and lucky > max(3, 0.01 * len(self.rows["row"])):
+        if left_out := [s.attack for s in self.stages if s.left_out]:
+            found.append(
+                f"{', '.join(left_out)} did not run: its loss compares more classes than the model has. What it might "
+                "have broken stands."
+            )
+        lucky = sum(s.broke for s in self.stages if s.needs < Sight.GRADIENT)
+        if not all(s.needs < Sight.GRADIENT for s in self.stages) and lucky > max(3, 0.01 * len(self.rows["row"])):
             found.append(
                 f"A search without gradients broke {lucky} rows that the gradient attacks had left standing: the "
                 "gradients may be masked, and the robust accuracy overstated."
+            )
+        if again := sum(s.rejected for s in self.stages):
+            found.append(
+                f"{again} successes did not hold when they were judged once more, in another batch, and were attacked "
+                "again: the model's answers depend on the batch, or are not the same twice."
             )
         return found
 
@@ -194,7 +220,7 @@ def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = N
     for number, at in enumerate(range(0, n, order.chunk)):
         if number not in parts:
             rows = torch.arange(at, min(at + order.chunk, n))
-            parts.add(number, _chunk(model, data, order, rows, lambda done, at=at: _tell(order, at + done, n)))
+            parts.add(number, _chunk(model, data, order, rows, partial(_tell_of, order, at, n)))
         _tell(order, min(at + order.chunk, n), n)
     rows, broken, stages = parts.merged()
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
@@ -220,131 +246,53 @@ def _tell(order: Order, done: int, rows: int) -> None:
         order.watch(done, rows, order.suite.name)
 
 
-def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Callable[[int], None]) -> Part:
-    """All attacks on some rows, each on what the ones before it left standing."""
+def _tell_of(order: Order, at: int, rows: int, done: int, _of: int) -> None:
+    _tell(order, at + done, rows)
+
+
+def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Callable[[int, int], None]) -> Part:
+    """The suite on some rows, each attack on what those before it left standing; then the smallest change of each."""
     x, y, ids = data.x[rows], data.y[rows].long(), data.rows[rows]
     threat = take(order.threat, rows)
-    logits = _logits(model, x, order.settings)
+    logits = judged(model, x, order.settings)
     Untargeted(y).check(logits.shape[1])
-    n, books = len(x), _Books(x, y, ids, logits)
-    plan: list[tuple[Attack | Composite, float | None]] = [(a, None) for a in order.suite.attacks]
-    eps = _eps(order.threat)
-    if order.curve and eps is not None:
-        # Sets that contain each other: only what broke at eps can break below it, only what stands can break above.
-        plan += [(_curve_attack(order), e) for e in _grid(order) if e != eps]
-    for i, (attack, at) in enumerate(plan):
-        todo = books.todo(at, eps)
-        stage_began = time.monotonic()
-        if len(todo):
-            rng = Rng.of(order.seed, ids[todo]).fold("stage").fold(i)
-            there = take(threat, todo) if at is None else threat.at(at)
-            out = run(
-                attack,
-                model,
-                x[todo],
-                Untargeted(y[todo]),
-                there,
-                access=order.access,
-                rng=rng,
-                settings=order.settings,
-            )
-            books.enter(todo, out, brief(attack), at, eps)
-            books.stages.append(Stage.of(attack, at, out, time.monotonic() - stage_began))
-        else:
-            books.stages.append(Stage.idle(attack, at))
-        tell(round(n * (i + 1) / (len(plan) + 1)))
-    return books.part(_logits(model, books.adversarial, order.settings))
+    plan = order.suite.plan(order.threat, order.access)
+    able = [defined(a, logits.shape[1]) for a in plan.attacks]
+    if not any(able):
+        raise InputError(f"No attack of {order.suite.name} can run on a model of {logits.shape[1]} classes.")
+    stages = [
+        Stage.idle(a, name, left_out=not ok) for a, name, ok in zip(plan.attacks, _names(plan), able, strict=True)
+    ]
+    ran = [i for i, ok in enumerate(able) if ok]
+    books = Books(x, y, ids, logits, stages)
+    suite = Union(*(plan.attacks[i] for i in ran))
+    settings = replace(order.settings, tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
+    rng = Rng.of(order.seed, ids)
+    todo = torch.arange(len(x))
+    for attempt in range(ATTEMPTS):
+        out = run(
+            suite, model, x[todo], Untargeted(y[todo]), take(threat, todo),
+            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=settings,
+        )  # fmt: skip
+        holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
+        books.enter(todo, out, ran, holds, again=attempt > 0)
+        todo = todo[out.broken & ~holds]
+        if not len(todo):
+            break
+    seek = seekers(order.threat, order.access) if order.curve and _eps(order.threat) is not None else ()
+    todo = (~books.wrong).nonzero().squeeze(1)
+    if seek and len(todo):
+        endless = threat.at(math.inf)
+        out = run(
+            Union(*seek), model, x[todo], Untargeted(y[todo]), endless,
+            access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
+        )  # fmt: skip
+        books.measure(todo, out, accepted(model, endless, x[todo], y[todo], out, settings), take(threat, todo), seek)
+    return books.part(judged(model, books.adversarial, order.settings))
 
 
-def _logits(model: nn.Module, x: Inputs, settings: Settings) -> Tensor:
-    caller = Caller(unwrapped(model), replace(settings, autocast=False))
-    device = next((p.device for p in model.parameters()), x.device)
-    with untouched(caller.model), torch.no_grad():
-        return torch.cat([caller(part.to(device)).cpu() for part in x.split(settings.batch_size or 128)])
-
-
-class _Books:
-    """What is known of the rows of a chunk so far."""
-
-    def __init__(self, x: Inputs, y: Tensor, ids: Tensor, logits: Tensor) -> None:
-        n = len(x)
-        self.x, self.y, self.ids, self.clean = x, y, ids, logits
-        self.adversarial = x.clone()
-        self.wrong = Untargeted(y).reached(logits)
-        self.broken, self.invalid, self.spent = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
-        self.attack: list[str | None] = [None] * n
-        self.curve = torch.full((n,), torch.nan, dtype=torch.float64)
-        self.size, self.loss = (torch.full((n,), torch.nan, dtype=torch.float64) for _ in range(2))
-        self.forwards, self.backwards, self.first = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
-        self.stages: list[Stage] = []
-
-    def todo(self, at: float | None, eps: float | None) -> Tensor:
-        """The rows that an attack at this budget could still change."""
-        if at is None:
-            return (~self.wrong & ~self.broken).nonzero().squeeze(1)
-        assert eps is not None
-        known = ~self.curve.isnan() & (self.curve <= at)
-        candidates = self.broken if at < eps else ~self.broken
-        return (~self.wrong & candidates & ~known).nonzero().squeeze(1)
-
-    def enter(self, todo: Tensor, out: Outcome, name: str, at: float | None, eps: float | None) -> None:
-        fell = todo[out.broken]
-        if at is None:
-            self.forwards[todo] += out.forwards
-            self.backwards[todo] += out.backwards
-            self.invalid[todo] |= out.status == Status.INVALID
-            self.spent[todo] |= out.status == Status.OUT_OF_BUDGET
-            self.broken[fell] = True
-            self.adversarial[fell], self.size[fell], self.loss[fell] = (
-                out.x_adv[out.broken],
-                out.size[out.broken],
-                out.loss[out.broken],
-            )
-            self.first[fell] = self.forwards[fell]
-            for i in fell.tolist():
-                self.attack[i] = name
-            at = eps
-        if at is not None:
-            self.curve[fell] = torch.fmin(self.curve[fell], torch.tensor(at, dtype=torch.float64))
-
-    def _status(self, row: int) -> str:
-        verdicts = ((self.wrong, Status.WRONG_ALREADY), (self.broken, Status.BROKEN), (self.invalid, Status.INVALID))
-        for mask, status in (*verdicts, (self.spent, Status.OUT_OF_BUDGET)):
-            if mask[row]:
-                return status.name.lower()
-        return Status.ROBUST.name.lower()
-
-    def part(self, after: Tensor) -> Part:
-        clean, adv = self.clean.double().softmax(1).max(1), after.double().softmax(1).max(1)
-        status = [self._status(i) for i in range(len(self.y))]
-        broken = self.broken.tolist()
-
-        def where_broken(values: Tensor) -> list[Any]:
-            return [v if b else None for v, b in zip(values.tolist(), broken, strict=True)]
-
-        columns: dict[str, list[Any]] = {
-            "row": self.ids.tolist(),
-            "label": self.y.tolist(),
-            "clean_prediction": clean.indices.tolist(),
-            "clean_confidence": clean.values.tolist(),
-            "status": status,
-            "attack": self.attack,
-            "adversarial_prediction": where_broken(adv.indices),
-            "adversarial_confidence": where_broken(adv.values),
-            "size": where_broken(self.size),
-            "loss": where_broken(self.loss),
-            "forwards": self.forwards.tolist(),
-            "backwards": self.backwards.tolist(),
-            "first_success": where_broken(self.first),
-            "curve_eps": [None if e != e else e for e in self.curve.tolist()],
-        }
-        assert tuple(columns) == COLUMNS
-        kept = {
-            "row": self.ids[self.broken],
-            "original": self.x[self.broken],
-            "adversarial": self.adversarial[self.broken],
-        }
-        return Part(columns, kept, tuple(self.stages))
+def _names(plan: Plan) -> tuple[str, ...]:
+    return plan.names or tuple(brief(a) for a in plan.attacks)
 
 
 def _eps(threat: Projectable) -> float | None:
@@ -352,15 +300,9 @@ def _eps(threat: Projectable) -> float | None:
     return float(eps) if isinstance(eps, (int, float)) else None
 
 
-def _curve_attack(order: Order) -> Attack:
-    return CURVE if order.access.gives == Sight.GRADIENT else CURVE_WITHOUT_GRADIENTS
-
-
-def _grid(order: Order) -> list[float]:
+def _grid(threat: Projectable, eps: float) -> list[float]:
     """The budgets of the curve, the audited one among them; whole numbers where the budget counts entries."""
-    eps = _eps(order.threat)
-    assert eps is not None
     points = [eps if f == 1 else float(f"{eps * f:.12g}") for f in GRID]
-    if isinstance(order.threat, L0):
+    if isinstance(threat, L0):
         points = [float(max(1, round(p))) for p in points]
     return sorted(set(points))

@@ -15,9 +15,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from adamant.access import Sight
 from adamant.attacks.catalogue import CATALOGUE
-from adamant.engine import Attack, Composite, Outcome, Status
+from adamant.engine import Attack, Composite
 from adamant.errors import RunError
 from adamant.files import make_folder, write_whole
 from adamant.values import brief
@@ -37,7 +36,7 @@ SCHEMA = pa.schema(
         ("forwards", pa.int64()),
         ("backwards", pa.int64()),
         ("first_success", pa.int64()),  # forwards spent when it broke
-        ("curve_eps", pa.float64()),  # the smallest budget of the curve at which it broke
+        ("distance", pa.float64()),  # the size of the smallest change found that fools; null where there is none
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
@@ -45,57 +44,51 @@ COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
 
 @dataclass(frozen=True)
 class Stage:
-    """What one attack did; `eps` is set where it only drew the curve."""
+    """What one attack of the suite did."""
 
-    attack: str
+    attack: str  # what a table calls it
+    recipe: str  # as it is written
     source: str
-    eps: float | None
-    entered: int
-    broke: int
-    forwards: int
-    backwards: int
-    checks: int
-    seconds: float
+    needs: int
+    entered: int = 0
+    broke: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    checks: int = 0
+    seconds: float = 0.0
     blind: int = 0  # rows on which the model answered every look with NaN
+    rejected: int = 0  # successes that did not hold when they were judged once more
+    left_out: bool = False  # not defined for so few classes
 
     @staticmethod
-    def of(attack: Attack | Composite, eps: float | None, out: Outcome, seconds: float) -> Stage:
-        """From an outcome."""
-        return replace(
-            Stage.idle(attack, eps),
-            entered=int((out.status != Status.WRONG_ALREADY).sum()),
-            broke=int(out.broken.sum()),
-            forwards=int(out.forwards.sum()),
-            backwards=int(out.backwards.sum()),
-            checks=int(out.checks.sum()),
-            seconds=seconds,
-            blind=int((~out.broken & (out.forwards > 0) & out.loss.isnan()).sum())
-            if attack.needs > Sight.LABELS
-            else 0,
-        )
+    def idle(attack: Attack | Composite, name: str, *, left_out: bool = False) -> Stage:
+        """Of an attack that has done nothing yet."""
+        return Stage(name, brief(attack), source(attack), int(attack.needs), left_out=left_out)
 
     @staticmethod
-    def idle(attack: Attack | Composite, eps: float | None) -> Stage:
-        """Of an attack that had nothing to do."""
-        return Stage(brief(attack), source(attack), eps, 0, 0, 0, 0, 0, 0.0)
+    def nothing(like: Stage) -> Stage:
+        """The same attack, with nothing done."""
+        return Stage(like.attack, like.recipe, like.source, like.needs, left_out=like.left_out)
 
     def plus(self, other: Stage) -> Stage:
         """The same stage over more rows."""
-        sums = ("entered", "broke", "forwards", "backwards", "checks", "seconds", "blind")
+        sums = ("entered", "broke", "forwards", "backwards", "checks", "seconds", "blind", "rejected")
         return replace(self, **{k: getattr(self, k) + getattr(other, k) for k in sums})
 
     def summary(self, rows: int) -> dict[str, Any]:
         """For result.json."""
         standing = self.entered - self.broke
-        facts = {k: v for k, v in asdict(self).items() if k not in ("eps", "seconds", "blind")}
+        facts = {
+            k: v for k, v in asdict(self).items() if k not in ("needs", "seconds", "blind", "rejected", "left_out")
+        }
         return {**facts, "standing": standing, "robust_accuracy": standing / rows, "seconds": round(self.seconds, 3)}
 
 
 def source(attack: Attack | Composite) -> str:
     """Where an attack comes from; of a composite, with its parts."""
     own = next((e.source for e in CATALOGUE if e.member is type(attack)), "")
-    inner = getattr(attack, "attack", None)
-    return f"{own}; {source(inner)}" if inner is not None else own
+    parts = attack.parts if isinstance(attack, Composite) else ()
+    return "; ".join(dict.fromkeys(text for text in (own, *map(source, parts)) if text))
 
 
 def _difference(theirs: str, ours: str) -> str:

@@ -37,7 +37,7 @@ _COLUMNS = {
     "forwards": "integer",
     "backwards": "integer",
     "first_success": "integer",
-    "curve_eps": "floating",
+    "distance": "floating",
 }
 _ALWAYS_THERE = ("row", "label", "status")
 _KINDS = {
@@ -67,7 +67,7 @@ class Row:
     forwards: int | None
     backwards: int | None
     first_success: int | None
-    curve_eps: float | None
+    distance: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -63,7 +63,8 @@ class Accuracy:
 class Stage:
     """One attack of the suite, run on what was still standing before it."""
 
-    attack: Annotated[str, "the attack as it prints in Python"]
+    attack: Annotated[str, "what the suite calls the attack"]
+    recipe: Annotated[str | None, "the attack as it prints in Python"] = None
     source: Annotated[str | None, "the publication"] = None
     entered: Annotated[Count, "inputs that still stood when it began"]
     broke: Annotated[Count, "inputs that it broke"]
@@ -84,6 +85,16 @@ class CurvePoint:
     low: Annotated[Share, "lower end of the 95 % Wilson interval"]
     high: Annotated[Share, "upper end of the 95 % Wilson interval"]
     attack: Annotated[str, "the attack that gave the point, or clean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """The smallest change that fools, over the inputs that were right; null where so many still stand."""
+
+    lower: Annotated[float | None, "for a quarter of them this is enough"] = None
+    median: Annotated[float | None, "for half of them this is enough"] = None
+    upper: Annotated[float | None, "for three quarters of them this is enough"] = None
+    censored: Annotated[Count, "inputs that no change found here fools"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +164,7 @@ class AuditResult:
     robust: Annotated[Accuracy, "accuracy under attack: inputs that stand after every attack of the suite"]
     stages: Annotated[tuple[Stage, ...], "the attacks, in the order in which they ran"]
     curve: Annotated[tuple[CurvePoint, ...], "accuracy over the budget"] = ()
+    distance: Annotated[Distance | None, "how small a change suffices"] = None
     per_class: Annotated[tuple[ClassResult, ...], "accuracy per class"] = ()
     statuses: Annotated[Statuses, "how the inputs ended"]
     cost: Annotated[Cost, "what it took"]

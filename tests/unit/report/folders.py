@@ -89,7 +89,7 @@ def audit_folder(
         "forwards": [41] * rows,
         "backwards": [40] * rows,
         "first_success": [int(rng.integers(1, 40)) if status[i] == "broken" else None for i in range(rows)],
-        "curve_eps": [0.1 if status[i] == "broken" else None for i in range(rows)],
+        "distance": [0.1 if status[i] == "broken" else None for i in range(rows)],
     }
     noise = eps * np.sign(rng.normal(size=x[broken].shape))
     after = np.clip(x[broken] + noise, -1 if kind == "signal" else 0, 1).astype(FLOAT)

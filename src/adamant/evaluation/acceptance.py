@@ -1,0 +1,54 @@
+"""The last word on a success: the stored input, asked again of the model as it is, in another company."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from adamant._types import Inputs, Labels, Logits, Mask
+from adamant.batch import take
+from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
+from adamant.engine import Outcome
+from adamant.goals import Untargeted
+from adamant.losses import Margin
+from adamant.threats import Parametric, Projectable
+
+# A success must be won by this share of the spread of its logits: rounding on another machine must not undo it.
+TOLERANCE = 1e-5
+ATTEMPTS = 3  # how often rows whose success was not accepted are attacked again
+
+
+def accepted(
+    model: nn.Module, threat: Projectable | Parametric, x: Inputs, y: Labels, out: Outcome, settings: Settings
+) -> Mask:
+    """Which broken rows (n,) hold: inside the set, finite, and wrong by the tolerance with the rows in reverse order.
+
+    The engine has asked each of them alone already; here they are asked in batches, without autocast, from the tensor
+    that is stored.
+    """
+    holds = torch.zeros_like(out.broken)
+    rows = out.broken.nonzero().squeeze(1).flip(0)
+    if not len(rows):
+        return holds
+    z = out.x_adv[rows]
+    logits = judged(model, z, settings)
+    won = Margin()(logits, Untargeted(y[rows])) > settings.tolerance * logits.std(1)
+    if not isinstance(threat, Parametric):  # a turned picture does not show whether it is one
+        won &= take(threat, rows).contains(z, x[rows])
+    holds[rows] = won & z.isfinite().flatten(1).all(1)
+    return holds
+
+
+def judged(model: nn.Module, x: Inputs, settings: Settings) -> Logits:
+    """Logits of x in batches, in full precision, of the model as it was given."""
+    raw = unwrapped(model)
+    caller, device = Caller(raw, replace(settings, autocast=False)), device_of(raw, x)
+    if settings.device:
+        device = torch.device(settings.device)
+    parts: list[Tensor] = []
+    with untouched(raw), torch.no_grad():
+        for part in x.split(settings.batch_size or 128):
+            parts.append(caller(part.to(device)).cpu())
+    return torch.cat(parts)
