@@ -31,6 +31,7 @@ class Settings:
     tolerance: float = 0.0  # by which share of the spread of its logits a success must be won
     votes: int = 1  # how often a success is asked alone, and must fool more than half; more than 1 for a random model
     watch: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)  # (rows done, rows)
+    clock: Callable[[int, float], None] | None = field(default=None, compare=False, repr=False)  # (part, its seconds)
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_looks", "lanes", "votes"):

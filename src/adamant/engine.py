@@ -123,7 +123,7 @@ class Outcome(Rows):
     checks: Tensor  # forwards that only judged: the clean look and the verification
     first_success: Tensor  # the look (counted from 1) that first broke the row, 0 where none did
     part: Tensor  # of a composite: which of its parts, in turn, broke the row; of an attack 0; -1 where none did
-    parts: Tensor  # (n, parts, 4), float64: forwards, backwards, checks and seconds of each part
+    parts: Tensor  # (n, parts, 3), int64: forwards, backwards and checks of each part
 
     @property
     def broken(self) -> Mask:
@@ -218,14 +218,14 @@ def _in_turn(attack: Attack | Composite, p: Problem, desk: Desk) -> tuple[Tensor
     for i, (part, problem) in enumerate(turns if len(p.index) else ()):
         _turn(part, problem, desk)
         after, now = desk.tally(), time.perf_counter()
-        spent = (after - before).double()
-        share = spent[:, 0] / spent[:, 0].sum().clamp_min(1)
-        costs.append(torch.cat([spent, (share * (now - began))[:, None]], 1))
+        costs.append(after - before)
+        if desk.model.settings.clock:
+            desk.model.settings.clock(i, now - began)
         before, began = after, now
         broke[(desk.found | desk.size.isfinite()) & (broke < 0)] = i
         if not bool(desk.standing(p).any()):
             break
-    return broke, torch.stack(costs, 1) if costs else torch.zeros(len(broke), 0, 4, dtype=torch.float64)
+    return broke, torch.stack(costs, 1) if costs else before[:, None, :][:, :0]
 
 
 def perturb(

@@ -113,7 +113,7 @@ def referee(
     best = torch.where(per_row(broken, x), made, x)
     none, nan = torch.zeros_like(status), torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
     checks = 1 + (inside & ~wrong).long()
-    costs = torch.zeros(len(x), 1, 4, dtype=torch.float64, device=x.device)
+    costs = torch.zeros(len(x), 1, 3, dtype=torch.int64, device=x.device)
     outcome = Outcome(best, status, threat.size(best, x), nan, none, none, checks, none, broken.long() - 1, costs)
     excess = (threat.size(made, x) / budget - 1).clamp_min(0).nan_to_num(torch.inf)
     return Ruling(made, claimed, finite, in_box, inside, excess, outcome)

@@ -61,7 +61,7 @@ MISTAKES = {
     "no rows": ({"data": "empty.npz"}, ["empty", "at least one row"]),
     "limit of none": ({"limit": 0}, ["limit is 0"]),
     "unknown attack": ({"suite": "PDG(steps=3)"}, ["'PDG'", "Did you mean PGD"]),
-    "unknown suite": ({"suite": "standart"}, ["'standart'", "standard_v0"]),
+    "unknown suite": ({"suite": "standart"}, ["'standart'", "standard_v1"]),
     "unknown setting": ({"suite": "PGD(stepz=3)"}, ["stepz"]),
     "power": ({"suite": "2**9**9"}, ["2 ** 9 ** 9", "only names with their settings"]),
     "import": ({"suite": "__import__('os')"}, ["__import__"]),
@@ -82,7 +82,10 @@ MISTAKES = {
     "unknown access": ({"access": "WhteBox()"}, ["'WhteBox'", "Did you mean WhiteBox?"]),
     "access that is none": ({"access": "3"}, ["'3'", "choose among WhiteBox"]),
     "access without queries": ({"access": "NES(n=0)"}, ["n of NES", "0"]),
-    "labels only with gradients": ({"access": "LabelsOnly()"}, ["PGD needs the gradient", "use access=NES"]),
+    "labels only with gradients": (
+        {"access": "LabelsOnly()", "suite": "autoattack"},
+        ["needs the gradient", "use access=NES"],
+    ),
     "model that raises": ({"model": "odd_models:Raises"}, ["ValueError", "no such luck"]),
     "model that raises later": ({"model": "odd_models:RaisesUnderGradient"}, ["ValueError", "no gradients here"]),
     "model of NaN": ({"model": "odd_models:NaN"}, ["returned nan in row 0", "check the weights"]),
@@ -221,7 +224,7 @@ def test_attack_that_cannot_be(changes, words, shelf, here):
 
 
 def test_nan_on_touched_inputs_only_never_counts(shelf, here):
-    said = command(*audit(shelf, here / "out", model="odd_models:NaNWhenTouched", suite="quick"))
+    said = command(*audit(shelf, here / "out", model="odd_models:NaNWhenTouched", suite="quick", threat="linf:0.05"))
     assert said.code == 0, said.err
     result = json.loads((here / "out" / "result.json").read_text())
     assert result["statuses"]["broken"] == 0

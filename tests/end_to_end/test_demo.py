@@ -27,7 +27,7 @@ def test_json_is_one_document(told):
     assert held["report"] == str(folder / "report.html")
     for result in held["audits"]:
         assert 0 <= result["robust"]["accuracy"] <= result["clean"]["accuracy"] <= 1
-        assert result["suite"] == "standard_v0"
+        assert result["suite"] == "standard_v1"
 
 
 @pytest.mark.slow

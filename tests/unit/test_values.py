@@ -43,6 +43,7 @@ from adamant.values import brief, read
 WORDS = {
     **words.PARTS, **words.ATTACKS, **words.THREATS, **words.ACCESS, **words.RECIPES, **words._TRAINING,
     **words.OPTIMIZERS, "Plan": Plan, "Suite": evaluation.Suite,
+    "Course": evaluation.Course,
 }  # fmt: skip
 NAMES = {**WORDS, "inf": math.inf}
 

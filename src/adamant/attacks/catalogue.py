@@ -11,6 +11,7 @@ from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
 from adamant.attacks.composites import EachTarget, Restarts, Union
+from adamant.attacks.cosine import CosinePGD
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
 from adamant.attacks.fab import FAB
@@ -18,6 +19,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
 from adamant.attacks.pdpgd import PDPGD
 from adamant.attacks.rays import RayS
@@ -77,6 +79,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(FGM, "Goodfellow et al., 2015, arXiv:1412.6572", _ONE_STEP, "to see the plain gradient step; weak on Linf"),
     Entry(BIM, "Kurakin et al., 2017, arXiv:1607.02533", _STEPS, "a deterministic PGD"),
     Entry(PGD, "Madry et al., 2018, arXiv:1706.06083", _STEPS, "the standard first-order attack, for every norm"),
+    Entry(
+        CosinePGD, "Liu et al., 2022, arXiv:2203.05154", _STEPS,
+        "the most in ten or twenty steps, whatever the scale of the logits",
+    ),
     Entry(
         APGD, "Croce & Hein, 2020, arXiv:2003.01690", _STEPS,
         "the strongest single gradient attack within a budget; no step size to choose",
@@ -180,4 +186,9 @@ CATALOGUE: tuple[Entry, ...] = (
         "when the way to one wrong class is blocked",
     ),
     Entry(Union, "worst case per row", "the sum of its attacks", "one verdict from several attacks"),
+    Entry(Nearest, "as Liu et al., 2022, arXiv:2203.05154", "its attack, on some rows", "effort for rows nearly broken"),
+    Entry(
+        Insist, "as Liu et al., 2022, arXiv:2203.05154", "its attacks, while a row gains",
+        "long searches that give up where they lead nowhere",
+    ),
 )  # fmt: skip

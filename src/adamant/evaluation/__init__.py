@@ -2,7 +2,7 @@
 
 from adamant.evaluation.audit import Audit, Order, audit
 from adamant.evaluation.parts import write_tables
-from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Plan, Suite
+from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Course, Suite
 from adamant.evaluation.transfer import Transfer, transfer
 
 __all__ = [
@@ -12,8 +12,8 @@ __all__ = [
     "STANDARD",
     "STRICT",
     "Audit",
+    "Course",
     "Order",
-    "Plan",
     "Suite",
     "Transfer",
     "audit",

