@@ -2,12 +2,12 @@
 
 The reference networks come from --models-dir. The others are trained by this command, on MNIST, Fashion-MNIST,
 CIFAR-10 and traffic signs, the ordinary way, adversarially, and in ways that mask gradients; they are kept in
---networks, so that a second run does not train again. AutoAttack is our `autoattack_v1`, whose parts are tested against the authors' code:
-their package is in no registry.
+--networks, so that a second run does not train again. AutoAttack is our `autoattack_v1`, whose parts are tested
+against the authors' code: their package is in no registry.
 
-The settings of the suites were chosen on MNIST and CIFAR-10 test rows 5000 and on, with mnist_cnn_pgd, an adversarial
-and a one-step network on each, and wrapped defences around mnist_cnn_pgd. Everything marked "held out" was not looked
-at before: all networks on Fashion-MNIST and on traffic signs, mnist_lenet5_clean, and the first test rows everywhere.
+The settings of the suites were chosen on test rows 5000 and on of MNIST and CIFAR-10, with mnist_cnn_pgd, an
+adversarial and a one-step network on each, and wrapped defences around mnist_cnn_pgd. What is held out, and was not
+looked at before: all networks on Fashion-MNIST and on traffic signs, mnist_lenet5_clean, and the first test rows.
 """
 
 from __future__ import annotations

@@ -28,11 +28,12 @@ def brief(value: Any) -> str:
     if isinstance(value, Shared):
         return repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if (variadic := _variadic(value)) is not None:
-            return f"{type(value).__name__}({', '.join(map(brief, variadic))})"
+        variadic, fields = _variadic(value), dataclasses.fields(value)
         words: list[str] = []
         positional = True
-        for f in dataclasses.fields(value):
+        if variadic is not None:
+            words, fields, positional = [brief(part) for part in variadic], fields[1:], False
+        for f in fields:
             held = getattr(value, f.name)
             default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
             if not f.repr or (default is not dataclasses.MISSING and held == default):
@@ -55,7 +56,7 @@ def _number_as_typed(value: float) -> str:
 
 
 def _variadic(value: Any) -> tuple[Any, ...] | None:
-    """The parts of a record that is written as Name(part, part, ...): its one field holds them all."""
+    """The parts of a record that is written as Name(part, part, ...): its first field holds them all."""
     return None if type(value).__dataclass_params__.init else getattr(value, dataclasses.fields(value)[0].name)
 
 

@@ -186,7 +186,7 @@ CATALOGUE: tuple[Entry, ...] = (
         "when the way to one wrong class is blocked",
     ),
     Entry(Union, "worst case per row", "the sum of its attacks", "one verdict from several attacks"),
-    Entry(Nearest, "as Liu et al., 2022, arXiv:2203.05154", "its attack, on some rows", "effort for rows nearly broken"),
+    Entry(Nearest, "as Liu et al., 2022, arXiv:2203.05154", "its attack, on some rows", "effort where it pays"),
     Entry(
         Insist, "as Liu et al., 2022, arXiv:2203.05154", "its attacks, while a row gains",
         "long searches that give up where they lead nowhere",
