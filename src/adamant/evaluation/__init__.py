@@ -1,6 +1,7 @@
 """Evaluation: audits, and the suites that they run."""
 
 from adamant.evaluation.audit import Audit, Order, audit
+from adamant.evaluation.corrupted import Corrupted, corrupted
 from adamant.evaluation.parts import write_tables
 from adamant.evaluation.suites import CATALOGUE, FULL, QUICK, STANDARD, Suite
 from adamant.evaluation.transfer import Transfer, transfer
@@ -11,10 +12,12 @@ __all__ = [
     "QUICK",
     "STANDARD",
     "Audit",
+    "Corrupted",
     "Order",
     "Suite",
     "Transfer",
     "audit",
+    "corrupted",
     "transfer",
     "write_tables",
 ]
