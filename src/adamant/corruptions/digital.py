@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adamant.corruptions._draw import gaussian, sample
-from adamant.corruptions.base import check_pictures, check_severity, figures
+from adamant.corruptions.base import SMALL_BELOW, check_pictures, check_severity, figures
 from adamant.random import Rng
 
 
@@ -107,7 +107,7 @@ class Elastic:
             ((2.0, 0.7, 0.1), (2.0, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02)),
         )
         h, w = x.shape[2:]
-        unit = min(h, w) * figures(x, self.severity, (1.0,) * 5, (244 / 224,) * 5)
+        unit = min(h, w) * (1.0 if min(h, w) < SMALL_BELOW else 244 / 224)
         y = _affine(x, affine * unit, rng.fold("elastic affine"))
         if not alpha:
             return y.clamp(0, 1)

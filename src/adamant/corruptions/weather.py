@@ -89,7 +89,7 @@ def _ice(x: Tensor, rng: Rng) -> Tensor:
         ridge = 1 - (2 * plasma(rng.fold("ridges").fold(i), h, w, 1.5, x) - 1).abs()
         needles = torch.maximum(needles, streaks(ridge.square().square(), reach, reach, angle + turn))
     needles = needles / needles.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
-    return (0.08 + 0.3 * thick + 0.8 * needles * (needles * thick).sqrt()).clamp(0, 1)
+    return (0.32 + 0.2 * thick + 0.8 * needles * (needles * thick).sqrt()).clamp(0, 1)
 
 
 @final
@@ -111,7 +111,8 @@ class Fog:
             ((1.5, 2.0), (2.0, 2.0), (2.5, 1.7), (2.5, 1.5), (3.0, 1.4)),
         )
         most = per_row(x.amax((1, 2, 3)), x)
-        return ((x + amount * plasma(rng.fold("fog"), *x.shape[2:], decay, x)) * most / (most + amount)).clamp(0, 1)
+        clouds = plasma(rng.fold("fog"), x.shape[2], x.shape[3], decay, x)
+        return ((x + amount * clouds) * most / (most + amount)).clamp(0, 1)
 
 
 @final
