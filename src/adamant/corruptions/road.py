@@ -37,11 +37,13 @@ class Rain:
         h, w = x.shape[2:]
         radius = max(2, round(length * min(h, w) / 2))
         luck = rng.fold("rain")
-        drops = luck.fold("drops").uniform(1, h, w).to(x)
+        wide = 2 * radius + 1  # drops fall in from outside of the picture too
+        drops = luck.fold("drops").uniform(1, h + wide, w + 2 * wide).to(x)
         drops = torch.where(drops < share, 0.4 + 0.6 * drops / share, 0)
         slant = 70 + 40 * luck.fold("slant").uniform(1, dtype=torch.float64)[:, 0]
         # The drop is drawn along its way; its light is shared by the pixels of the way, so it is made stronger first.
-        rain = (streaks(drops, radius, 1.5 * radius, slant) * radius).clamp(0, 1) * bright
+        rain = streaks(drops, radius, 1.5 * radius, slant)[:, :, :h, wide : wide + w]
+        rain = (rain * radius).clamp(0, 1) * bright
         soft = gaussian(x, 0.1 + 0.08 * self.severity)
         dimmed = soft * (1 - dark)
         return (dimmed + rain * (tint((0.9, 0.93, 0.95), x) - dimmed).clamp_min(0)).clamp(0, 1)

@@ -59,8 +59,9 @@ class Snow:
 class Frost:
     """a x + b frost, with the published a and b.
 
-    The frost is drawn and no photograph, unlike the published one: bluish white needles (ridges of rough clouds,
-    smeared along two directions), thick where a smooth cloud is thick.
+    The frost is drawn and no photograph, unlike the published one: bluish white needles along three directions,
+    as of a crystal, thick where a smooth cloud is thick. Its mean is .56 and its spread .11,
+    where the photographs have .64 and .14.
     """
 
     severity: int = 3
@@ -81,15 +82,16 @@ class Frost:
 
 def _ice(x: Tensor, rng: Rng) -> Tensor:
     h, w = x.shape[2:]
-    thick = plasma(rng.fold("thickness"), h, w, 2.5, x)
+    thick = plasma(rng.fold("thickness"), h, w, 2.0, x)
     angle = rng.fold("needles").uniform(1, dtype=torch.float64)[:, 0] * 180
-    reach = max(2, min(h, w) // 12)
+    reach = max(2, min(h, w) // 24)
+    wide = 2 * reach + 1  # needles grow in from outside of the picture too
     needles = torch.zeros_like(thick)
-    for i, turn in enumerate((0, 62)):
-        ridge = 1 - (2 * plasma(rng.fold("ridges").fold(i), h, w, 1.5, x) - 1).abs()
-        needles = torch.maximum(needles, streaks(ridge.square().square(), reach, reach, angle + turn))
+    for i, turn in enumerate((0, 60, 120)):
+        seeds = (rng.fold("seeds").fold(i).normal(1, h + 2 * wide, w + 2 * wide).to(x) - 1.5).clamp_min(0)
+        needles = torch.maximum(needles, streaks(seeds, reach, reach, angle + turn)[:, :, wide:-wide, wide:-wide])
     needles = needles / needles.amax((1, 2, 3), keepdim=True).clamp_min(1e-6)
-    return (0.32 + 0.2 * thick + 0.8 * needles * (needles * thick).sqrt()).clamp(0, 1)
+    return (0.26 + 0.42 * thick + 1.3 * needles * thick).clamp(0, 1)
 
 
 @final

@@ -41,7 +41,8 @@ def write_corruption_page(out: Path, result: Mapping[str, Any], columns: Sequenc
         loader=PackageLoader("adamant.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update({"share": words.share, "interval": words.interval, "whole": words.whole})
+    filters: dict[str, Any] = {"share": words.share, "interval": words.interval, "whole": words.whole}
+    environment.filters.update(filters)
     page = environment.get_template("corruption.html").render(
         title=f"Common corruptions: {result['name']}",
         style=Markup(resource("page.css")),
