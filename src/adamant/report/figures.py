@@ -1,6 +1,6 @@
 """The figures of the page: each draws one thing, once for wide screens and once for phones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +185,28 @@ def learning(result: TrainingResult, *, name: str, alt: str) -> Drawing:
             beside.legend(loc="best", handlelength=2.8)
 
     return _both(sketch, wide=(720, 330), narrow=(360, 560), name=name, alt=alt)
+
+
+def severities(
+    accuracy: Mapping[str, Mapping[int, float]], mean: Mapping[int, float], clean: float, *, name: str, alt: str
+) -> Drawing:
+    """Accuracy over the severity of corruptions: a thin line per kind, a thick one for their mean."""
+
+    def sketch(figure: Figure, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        for place, by in enumerate(accuracy.values()):
+            label = "each kind" if place == 0 else None
+            axes.plot([0, *by], [clean, *by.values()], color=INK, alpha=0.3, linewidth=1, label=label)
+        axes.plot([0, *mean], [clean, *mean.values()], color=SERIES[0], marker="o", markeredgecolor=PAPER, label="mean")
+        _shares(axes.yaxis.set_major_formatter, axes)
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(axis="y")
+        axes.set_xticks([0, *mean], ["clean", *map(str, mean)])
+        axes.set_xlabel("severity")
+        axes.set_ylabel("accuracy")
+        _legend(figure, axes, 1 if narrow else 2)
+
+    return _both(sketch, wide=(720, 380), narrow=(360, 310), name=name, alt=alt)
 
 
 def vector(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32], *, name: str, alt: str) -> Markup:

@@ -190,9 +190,9 @@ def _pictures(row: Row, one: Evidence, audit: AuditResult, factor: int, low: flo
         class_name(label, audit) for label in (row.label, row.clean_prediction, row.adversarial_prediction)
     )
     return (
-        _picture("Original", f"Original input, row {row.row}, class {truth}, recognised as {first}.", before),
-        _picture("Attacked", f"The same input after the attack, now taken for {last}.", after),
-        _picture(f"Change × {factor}", f"The change between the two, amplified {factor} times.", shown),
+        as_picture("Original", f"Original input, row {row.row}, class {truth}, recognised as {first}.", before),
+        as_picture("Attacked", f"The same input after the attack, now taken for {last}.", after),
+        as_picture(f"Change × {factor}", f"The change between the two, amplified {factor} times.", shown),
     )
 
 
@@ -202,7 +202,8 @@ def _channels_last(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.moveaxis(x, 0, -1) if x.shape[0] in (1, 3) else x
 
 
-def _picture(caption: str, alt: str, values: npt.NDArray[np.floating]) -> Picture:
+def as_picture(caption: str, alt: str, values: npt.NDArray[np.floating]) -> Picture:
+    """Values (h, w, channels) in [0, 1] as an image of the page; large ones are reduced."""
     levels = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
     image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)

@@ -91,7 +91,7 @@ def write_page(folders: Sequence[Path], out: Path, *, title: str | None = None) 
 
 
 def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: str | None) -> str:
-    script = _resource("copy.js")
+    script = resource("copy.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
         _templates()
@@ -103,7 +103,7 @@ def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: st
             curves=_curves(models),
             pair=_pair(models),
             same_terms=len({_terms(model.result) for model in models}) <= 1,
-            style=Markup(_resource("page.css")),
+            style=Markup(resource("page.css")),
             script=Markup(script),
             script_digest=digest,
         )
@@ -144,7 +144,8 @@ def _interval(one: Accuracy | CurvePoint) -> str:
     return words.interval(one.low, one.high)
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of a file of the templates."""
     return files("adamant.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
