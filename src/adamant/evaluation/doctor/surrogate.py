@@ -85,11 +85,10 @@ def _along(out: Tensor, here: Tensor, step: Tensor) -> Tensor:
     if not out.requires_grad:
         return torch.zeros_like(out)
     v = torch.zeros_like(out, requires_grad=True)
-    (back,) = torch.autograd.grad(out, here, v, create_graph=True, allow_unused=True)
-    if back is None or not back.requires_grad:
+    back = torch.autograd.grad(out, here, v, create_graph=True, allow_unused=True, materialize_grads=True)[0]
+    if not back.requires_grad:
         return torch.zeros_like(out)
-    (said,) = torch.autograd.grad(back, v, step, allow_unused=True)
-    return torch.zeros_like(out) if said is None else said
+    return torch.autograd.grad(back, v, step, allow_unused=True, materialize_grads=True)[0]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -111,7 +112,7 @@ def compared(only: int, rows: int, share: float) -> Verdict:
     return Verdict.FAIL if (only - 2 * math.sqrt(only)) > share * rows and only > 5 else Verdict.WARN
 
 
-def steps(p: Patient, walked: Course) -> Finding:
+def steps(_: Patient, walked: Course) -> Finding:
     """D16: what the second half of the steps still gained."""
     half = float((walked.broken & (walked.first <= STEPS // 2 + 1)).double().mean())
     whole = float(walked.broken.double().mean())
@@ -144,7 +145,7 @@ def budgets(p: Patient, walked: Course) -> Finding:
         q = replace(p, threat=threat)
         fell = walked.broken if factor == 1 else walk(q, threat, begin(q, f"D17 {factor}"), SHORT).broken
         accuracy.append(1 - float(fell.double().mean()))
-    rise = max(b - a for a, b in zip(accuracy, accuracy[1:], strict=False))
+    rise = max(b - a for a, b in pairwise(accuracy))
     return Finding(
         id="D17", name="budgets", number=max(rise, 0.0), verdict=graded(rise, LARGER),
         measured="of the rows that were right, at 0.5, 1, 2 and 4 times the budget stand "
