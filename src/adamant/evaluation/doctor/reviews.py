@@ -22,9 +22,9 @@ def review(rows: Rows, *, blind: Sequence[str], one_step: Sequence[str] = (), it
 ]:  # fmt: skip
     """D13, D15 and D28 of an audit's rows (`status` and `attack`, a line for each row).
 
-    `blind` names the attacks that saw no gradient, `one_step` those of one step and `iterated` those of many, each as in
-    the column `attack`. In a suite that goes on with what stands, D15 is of use
-    only if the one-step attack ran last.
+    `blind` names the attacks that saw no gradient, `one_step` those of one step and `iterated` those of many, each as
+    in the column `attack`. In a suite that goes on with what stands, D15 is of use only if the one-step attack ran
+    last.
     """
     n = len(rows["status"])
     by = [a for a, s in zip(rows["attack"], rows["status"], strict=True) if s == "broken"]

@@ -14,7 +14,7 @@ from adamant.calling import unwrapped
 from adamant.evaluation.doctor.finding import Finding, Verdict
 from adamant.evaluation.doctor.gradients import begin
 from adamant.evaluation.doctor.patient import Patient
-from adamant.evaluation.doctor.walks import STEPS, Course, compared, walk
+from adamant.evaluation.doctor.walks import STEPS, Course, Slope, compared, walk
 from adamant.goals import Untargeted
 from adamant.losses import Margin
 from adamant.models.wrap import BPDA, WRAPPERS, Normalised
@@ -114,9 +114,7 @@ def transferred(p: Patient, walked: Course | None) -> Finding:
     own = walked.broken if walked is not None else fell
     by = list[str]()
 
-    def through(
-        change: Callable[[Tensor, Tensor], Tensor],
-    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    def through(change: Callable[[Tensor, Tensor], Tensor]) -> Slope:
         def slope(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with replaced(shaped, change):
                 g = p.slope(z, y, Margin())[2]

@@ -96,12 +96,14 @@ def one_step(p: Patient, walked: Course) -> Finding:
     g = p.slope(p.x, p.y, CrossEntropy())[2]
     z = p.threat.project(p.threat.move(p.x, g, 1.0), p.x)
     fell = Untargeted(p.y).reached(p.ask(z)) & p.threat.contains(z, p.x)
-    only = int((fell & ~walked.broken).sum())
+    only, others = int((fell & ~walked.broken).sum()), int((walked.broken & ~fell).sum())
+    # A walk may miss a row that one step hits; it is the step that must not be the better attack of the two.
+    verdict = compared(only, len(p.x), ONE_STEP) if only > others else Verdict.PASS
     return Finding(
-        id="D15", name="one step", number=only / len(p.x), verdict=compared(only, len(p.x), ONE_STEP),
-        measured=f"one step breaks {int(fell.sum())} of {len(p.x)} rows, {only} of which {STEPS} steps do not break",
+        id="D15", name="one step", number=only / len(p.x), verdict=verdict,
+        measured=f"of {len(p.x)} rows one step alone breaks {only}, and {STEPS} steps alone {others}",
         advice="the loss is bent so that small steps go astray (catastrophic overfitting): add one-step attacks, "
-        "restarts and search" if only > 1 else "",
+        "restarts and search" if verdict > Verdict.PASS else "",
     )  # fmt: skip
 
 
@@ -169,13 +171,13 @@ def unbounded(p: Patient) -> Finding:
     eps = (high - low) * {Linf: 1.0, L2: size**0.5, L1: float(size)}[type(p.threat)]
     threat = p.threat.at(eps)
     q = replace(p, threat=threat)
-    fell = walk(q, threat, begin(p, "D18"), STEPS).broken
-    for turn in range(2):  # a healthy network can be saturated far from the data: begin elsewhere before it is said
+    fell = walk(q, threat, p.x, STEPS).broken
+    for turn in range(2):  # from near x: a random point of the whole box is no picture, and fools any network by itself
         if bool(fell.all()):
             break
-        rest = standing(q, ~fell)
-        start = begin(rest, f"D18 {turn}") if turn else _mixed(rest)
-        fell = fell.masked_scatter(~fell, walk(rest, rest.threat, start, STEPS).broken)
+        rest = standing(p, ~fell)
+        wide = replace(rest, threat=threat)
+        fell = fell.masked_scatter(~fell, walk(wide, threat, begin(rest, f"D18 {turn}"), STEPS).broken)
     left = 1 - float(fell.double().mean())
     return Finding(
         id="D18", name="no budget", number=left, verdict=graded(left, STANDING),
@@ -183,11 +185,6 @@ def unbounded(p: Patient) -> Finding:
         advice="nothing can stand there: the attack fails, and the figures below it mean little" if left > STANDING
         else "",
     )  # fmt: skip
-
-
-def _mixed(p: Patient) -> Tensor:
-    """Half of the row, half of another."""
-    return (p.x + p.x.roll(1, 0)) / 2
 
 
 def seeds(p: Patient, walked: Course) -> Finding:
