@@ -114,7 +114,7 @@ class _Round:
             raise _Enough("the model returns no numbers (D22)")
         x, clean, self.ids = x[fine], clean[fine], self.ids[fine]
         y = self.y[fine] if self.y.ndim and len(self.y) == len(fine) else self.y
-        self.add(basics.outputs(self.raw, model, x), sheet.labels(y, clean))
+        self.add(basics.outputs(self.raw, model, x[:64]), sheet.labels(y, clean))
         self.add(sheet.rejection(clean.shape[1], classes, y))
         usable = sheet.usable_labels(y, len(x), clean.shape[1])
         known = usable is not None
@@ -134,12 +134,14 @@ class _Round:
             return self.given
         with torch.no_grad(), sealed(0):
             try:
-                first = basics.logits_of(_plain(self.raw, x))[0]
-                fine = first.flatten(1).isfinite().all(1) if isinstance(first, Tensor) else torch.ones(len(x)).bool()
+                parts = [basics.logits_of(_plain(self.raw, z))[0] for z in x.split(self.settings.batch_size or 256)]
             except ModelError:
                 if self.found["D24"].verdict == Verdict.PASS:
                     raise
                 return self.raw
+        fine = torch.ones(len(x), dtype=torch.bool)
+        if all(isinstance(part, Tensor) and part.ndim == 2 for part in parts):
+            fine = torch.cat(parts).isfinite().all(1)
         self.passes.forwards += len(x)
         return as_logits(self.raw, x[fine][:16])[0] if bool(fine.any()) else self.raw
 
