@@ -175,6 +175,11 @@ def test_odd_company(hard, digits):
         examine(3, digits, am.Linf(EPS))
     with pytest.raises(InputError, match="no rows"):
         quick(hard, digits.take(torch.arange(0)))
+    few = am.Linf(am.batch.PerRow([0.1, 0.2]))
+    with pytest.raises(InputError, match="2 budgets for 60 rows"):
+        quick(hard, digits.take(torch.arange(60)), few)
+    each = am.Linf(am.batch.PerRow([0.1, 0.15] * 30))
+    assert quick(hard, digits.take(torch.arange(60)), each)["D6"].verdict == Verdict.PASS
     for n in (1, 3, 20):
         assert examine(hard, digits.take(torch.arange(n)), am.Linf(EPS)).rows == n
     blind = quick(hard, digits, access=am.access.ScoresOnly())

@@ -51,6 +51,9 @@ def examine(
         raise InputError("The data hold no rows: nothing can be examined.")
     if rows < 1:
         raise InputError(f"rows is {rows}: give a whole number from 1 on.")
+    eps = getattr(threat, "eps", None)
+    if isinstance(eps, PerRow) and len(eps.values) != len(data.x):
+        raise InputError(f"There are {len(eps.values)} budgets for {len(data.x)} rows.")
     chosen = permutation(len(data.x), seed, "doctor")[:rows].sort().values
     return _Round(model, data, threat, seed, chosen, settings or Settings(), access or WhiteBox()).all(
         classes if classes is not None else len(data.classes) or None, claimed
@@ -70,8 +73,6 @@ class _Round:
         fits = data.y.ndim > 0 and len(data.y) == len(data.x)
         self.x, self.y = data.x[chosen].detach(), data.y[chosen].detach() if fits else data.y.detach()
         self.ids, self.threat = data.rows[chosen], take(threat, chosen)
-        if isinstance(getattr(threat, "eps", None), PerRow) and len(self.threat.eps.values) != len(chosen):  # type: ignore[attr-defined]
-            raise InputError("The threat has a budget per row, and not one for each of these rows.")
 
     def all(self, classes: int | None, claimed: float | None) -> Examination:
         """Every diagnostic, in an order in which each may lean on those before it."""

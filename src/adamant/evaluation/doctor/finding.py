@@ -44,7 +44,7 @@ class Examination:
 
     def __getitem__(self, name: str) -> Finding:
         """The finding of a diagnostic, as in found["D6"]."""
-        return next(f for f in self.findings if f.id == name)
+        return {f.id: f for f in self.findings}[name]
 
     @property
     def worst(self) -> Verdict:

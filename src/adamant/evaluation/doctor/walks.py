@@ -180,7 +180,7 @@ def unbounded(p: Patient) -> Finding:
         fell = fell.masked_scatter(~fell, walk(wide, threat, begin(rest, f"D18 {turn}"), STEPS).broken)
     left = 1 - float(fell.double().mean())
     return Finding(
-        id="D18", name="no budget", number=left, verdict=graded(left, STANDING),
+        id="D18", name="no budget", number=left, verdict=graded(left, STANDING, STANDING),
         measured=f"with the whole box for a budget {left:.1%} of the rows stand",
         advice="nothing can stand there: the attack fails, and the figures below it mean little" if left > STANDING
         else "",
