@@ -23,12 +23,13 @@ def _members() -> dict[str, Any]:
     from adamant.cli.audit import Audit
     from adamant.cli.corrupt import Corrupt
     from adamant.cli.demo import Demo
+    from adamant.cli.doctor import Doctor
     from adamant.cli.listing import Attacks, Models, Recipes, Threats
     from adamant.cli.report import Report
     from adamant.cli.train import Train
     from adamant.cli.transfer import Transfer
 
-    members = (Demo, Audit, Attack, Train, Transfer, Corrupt, Report, Attacks, Threats, Recipes, Models)
+    members = (Demo, Audit, Attack, Train, Transfer, Corrupt, Doctor, Report, Attacks, Threats, Recipes, Models)
     return {member.__name__.lower(): member for member in members}
 
 
