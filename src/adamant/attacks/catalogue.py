@@ -30,6 +30,7 @@ from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange
+from adamant.attacks.variance import VMIFGSM
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(APGDL1, "Croce & Hein, 2021, arXiv:2103.01208", _STEPS, "the same for L1"),
     Entry(MIFGSM, "Dong et al., 2018, arXiv:1710.06081", _STEPS, "when examples are to transfer to another model"),
     Entry(NIFGSM, "Lin et al., 2020, arXiv:1908.06281", _STEPS, "as MIFGSM, looking ahead"),
+    Entry(
+        VMIFGSM, "Wang & He, 2021, arXiv:2103.15571", "(neighbours + 1) x steps forwards and backwards",
+        "transfers further than MIFGSM, for 21 times the passes",
+    ),
     Entry(AdamPGD, "Uesato et al., 2018, arXiv:1802.05666", _STEPS, "gradients that differ much from entry to entry"),
     Entry(FrankWolfe, "Chen et al., 2020, arXiv:1811.10828", _STEPS, "a second opinion beside PGD"),
     Entry(
