@@ -137,7 +137,7 @@ MEMBERS = (
         targeted=False, reach=3.0,
     ),
     Member(
-        attack=SignOPT(steps=3, queries=25, tries=30), threats=(L2(1.0),), access=LABELS, targeted=False,
+        attack=SignOPT(steps=3, queries=25, tries=30), threats=(L2(1.0), Linf(0.3)), access=LABELS, targeted=False,
         reach=4.0,
     ),
     Member(attack=RayS(steps=120), threats=(Linf(0.3),), access=LABELS, targeted=False, reach=2.5, random=False),
