@@ -28,6 +28,7 @@ from adamant import (
     Bandits,
     BoundaryAttack,
     CarliniWagner,
+    CarliniWagnerL0,
     CarliniWagnerLinf,
     DeepFool,
     Draws,
@@ -110,6 +111,7 @@ MEMBERS = (
         attack=CarliniWagnerLinf(steps=120, each=10, rate=0.1, weight=0.3), threats=(Linf(0.15),), reach=2.5,
         random=False,
     ),
+    Member(attack=CarliniWagnerL0(steps=90, each=8, drop=0.02), threats=(L0(4),), reach=2.0, random=False),
     Member(attack=EAD(rounds=6, each=20, rate=0.05, weight=0.1), threats=(L1(1.5),), reach=1.5, random=False),
     Member(attack=SigmaZero(steps=40), threats=(L0(4),), reach=2.0, random=False),
     # by scores

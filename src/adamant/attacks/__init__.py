@@ -5,6 +5,7 @@ from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
+from adamant.attacks.carlini_l0 import CarliniWagnerL0
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.ddn import DDN
 from adamant.attacks.deepfool import DeepFool, SparseFool, SuperDeepFool
@@ -31,7 +32,7 @@ from adamant.attacks.variance import VMIFGSM
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM", "PDPGD",
     "PGD", "RFGSM", "VMIFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here", "HopSkipJump", "Near",
-    "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool",
-    "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
+    "CarliniWagnerL0", "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here",
+    "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT",
+    "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",
 ]  # fmt: skip
