@@ -28,10 +28,11 @@ from adamant.attacks.starts import Anywhere, Here, Near, Within
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange, universal
 from adamant.attacks.variance import VMIFGSM
+from adamant.attacks.zoo import ZOO
 
 __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM", "PDPGD",
-    "PGD", "RFGSM", "VMIFGSM", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
+    "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "Anywhere", "Bandits", "BoundaryAttack", "CarliniWagner",
     "CarliniWagnerL0", "CarliniWagnerLinf", "DeepFool", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here",
     "HopSkipJump", "Near", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT",
     "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union", "Within", "universal",

@@ -70,9 +70,9 @@ class CarliniWagnerL0:
         mean, square = (torch.where(fresh, 0, v) for v in (s.mean, s.square))
         age = torch.where(fooled | tired, 0, s.age) + 1
         slope = 2 * change - per_row(weight * (seen.loss < 0), change) * seen.slope * width
-        along, mean, square = adam(mean, square, kept * slope * (1 - s.w.tanh().square()) / 2, age)
+        along, mean, square = adam(mean, square, slope * (1 - s.w.tanh().square()) / 2, age)
         w = torch.where(kept > 0, s.w - self.rate * along, start)
-        z = torch.where(kept > 0, p.threat.clip(p.x + (w.tanh() - start.tanh()) * width / 2), p.x)
+        z = p.threat.clip(p.x + (w.tanh() - start.tanh()) * width / 2)
         return self.State(z, w, mean, square, kept, weight, age, weight > self.most)
 
     def _useful(self, p: Problem, gain: Tensor, moved: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from adamant.attacks.square import Square
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange
 from adamant.attacks.variance import VMIFGSM
+from adamant.attacks.zoo import ZOO
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         Bandits, "Ilyas et al., 2019, arXiv:1807.07978", "2 steps + 1 forwards",
         "large pictures, when the gradient changes little from step to step",
+    ),
+    Entry(
+        ZOO, "Chen et al., 2017, arXiv:1708.03999", "rounds x each x (2 x entries + 1) forwards",
+        "small changes by scores alone, or to compare with older work; many queries",
     ),
     Entry(RandomSearch, "Rastrigin, 1963", _LOOKS, "inputs of any kind, parameters too"),
     Entry(
