@@ -124,7 +124,10 @@ MEMBERS = (
     Member(attack=Bandits(steps=100), threats=(Linf(0.15),), access=SCORES, reach=4.0),
     Member(attack=Bandits(steps=40), threats=(L2(0.6),), access=SCORES, reach=None),
     Member(attack=RandomSearch(steps=100), threats=ALL, access=SCORES, reach=4.0),
-    Member(attack=ZOO(rounds=3, each=10, entries=8, rate=0.15), threats=(L2(0.6),), access=SCORES, targeted=False, reach=6.0),
+    Member(
+        attack=ZOO(rounds=3, each=10, entries=8, rate=0.15), threats=(L2(0.6),), access=SCORES, targeted=False,
+        reach=6.0,
+    ),
     Member(attack=OnePixel(steps=4, population=20), threats=(L0(2),), access=SCORES, reach=None),  # so few find little
     Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=NES(n=40), reach=5.0),
     Member(attack=PGD(steps=8, rate=0.25), threats=(Linf(0.15),), access=SPSA(n=40), reach=5.0),
