@@ -59,6 +59,7 @@ ATTACKS = [
     FGSM(), FGSM(loss=DLR()), RFGSM(share=0.25), FGM(), BIM(steps=3, rate=1 / 3), PGD(), PGD(steps=7,
     start=starts.Near(0.002)),
     MIFGSM(decay=0.9), RandomSearch(wide=0.1), Restarts(PGD(steps=5), 3), Restarts(FGSM()),
+    Union(CosinePGD(start=starts.Diverse()), Nearest(PGD(start=starts.Best()), 0.3), Insist(PGD(), FGSM(), gain=0.2)),
     FAB(start=starts.Within()), SameChange(Shared([[0.5, 0.25]])), SimBA(low=1 / 8), CarliniWagner(rounds=3),
     EachTarget(PGD(loss=Margin()), 3), Union(FGSM(), Restarts(Union(PGD(), BIM()), 2)), Union(FGSM()),
 ]  # fmt: skip

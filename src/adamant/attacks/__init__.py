@@ -5,6 +5,7 @@ from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
+from adamant.attacks.carlini_l0 import CarliniWagnerL0
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.cosine import CosinePGD
 from adamant.attacks.ddn import DDN
@@ -28,12 +29,14 @@ from adamant.attacks.square import Square
 from adamant.attacks.starts import Anywhere, Best, Diverse, Here, Near, Within
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange, universal
+from adamant.attacks.variance import VMIFGSM
+from adamant.attacks.zoo import ZOO
 
 __all__ = [
-    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM",
-    "PDPGD", "PGD", "RFGSM", "AdamPGD", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe", "GeoDA", "Here",
-    "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts", "SameChange",
-    "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree", "Union",
-    "Within", "universal",
+    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM", "PDPGD",
+    "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
+    "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe",
+    "GeoDA", "Here", "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
+    "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
+    "Union", "Within", "universal",
 ]  # fmt: skip

@@ -96,13 +96,13 @@ class CarliniWagner:
         return self.rounds * self.each
 
     def init(self, p: Problem) -> State:
-        _check_box(p, "CarliniWagner", "DDN")
-        w, search = _artanh(p, p.x, self.inset), Search.of(self.weight, self.rounds, p.x)
+        check_box(p, "CarliniWagner", "DDN")
+        w, search = artanh(p, p.x, self.inset), Search.of(self.weight, self.rounds, p.x)
         zero = torch.zeros_like(w)
         return self.State(p.x, w, zero, zero, search)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        width, start, weight = p.threat.width, _artanh(p, p.x, self.inset), s.search.weight
+        width, start, weight = p.threat.width, artanh(p, p.x, self.inset), s.search.weight
         change, fooled, short = (s.z - p.x) / width, p.goal.reached(seen.logits), (-seen.loss).clamp_min(0).to(s.z)
         cost = change.flatten(1).square().sum(1)
         # A warm round begins where another weight led: only its last quarter tells whether its own is enough.
@@ -110,8 +110,7 @@ class CarliniWagner:
         search, over = s.search.after(counts, cost + weight * short, each=self.each, abort=self.abort)
         slope = 2 * change - per_row(weight * (short > 0), change) * seen.slope * width
         g = slope * (1 - s.w.tanh().square()) / 2
-        mean, square, age = 0.9 * s.mean + 0.1 * g, 0.999 * s.square + 0.001 * g.square(), s.search.age + 1
-        along = _debias(mean, 0.9, age) / (_debias(square, 0.999, age).sqrt() + 1e-8)
+        along, mean, square = adam(s.mean, s.square, g, s.search.age + 1)
         past = ((self.rounds - s.search.left) * self.each + s.search.age).to(g) / self.steps
         rate = self.rate * (self.last + (1 - self.last) * (1 + (math.pi * past).cos()) / 2)
         w = s.w - per_row(rate, g) * along
@@ -157,13 +156,13 @@ class CarliniWagnerLinf:
         done: Mask  # as low as asked for, or beyond the largest weight
 
     def init(self, p: Problem) -> State:
-        _check_box(p, "CarliniWagnerLinf", "FMN")
-        w = _artanh(p, p.x, self.inset)
+        check_box(p, "CarliniWagnerLinf", "FMN")
+        w = artanh(p, p.x, self.inset)
         zero, one = torch.zeros_like(w), torch.ones_like(w.flatten(1)[:, 0])
         return self.State(p.x, w, zero, zero, one, one * self.weight, one.long() * 0, one < 0)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        width, start = p.threat.width, _artanh(p, p.x, self.inset)
+        width, start = p.threat.width, artanh(p, p.x, self.inset)
         change, fooled, short = (s.z - p.x) / width, p.goal.reached(seen.logits), (-seen.loss).clamp_min(0).to(s.z)
         size = change.flatten(1).abs()
         cost = (size - s.height[:, None]).clamp_min(0).sum(1) + s.weight * short
@@ -176,8 +175,9 @@ class CarliniWagnerLinf:
         slope = exceeds - per_row(weight * (short > 0), change) * seen.slope * width
         g = slope * (1 - s.w.tanh().square()) / 2
         mean, square = (torch.where(per_row(solved, g), 0, v) for v in (s.mean, s.square))  # Adam begins anew
-        mean, square, age = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g.square(), s.age * ~solved + 1
-        w = s.w - self.rate * _debias(mean, 0.9, age) / (_debias(square, 0.999, age).sqrt() + 1e-8)
+        age = s.age * ~solved + 1
+        along, mean, square = adam(mean, square, g, age)
+        w = s.w - self.rate * along
         z = p.threat.clip(p.x + p.threat.free((w.tanh() - start.tanh()) * width / 2))
         return self.State(z, w, mean, square, height, weight, age, (height <= self.least) | (weight > self.most))
 
@@ -235,7 +235,8 @@ class EAD:
         return self.State(where(over, p.x, z), where(over, p.x, x), search)
 
 
-def _check_box(p: Problem, name: str, other: str) -> None:
+def check_box(p: Problem, name: str, other: str) -> None:
+    """Raise InputError where tanh has no box to map onto."""
     if not all(map(math.isfinite, _box(p))):
         raise InputError(f"{name} needs a finite box: tanh maps onto it. Give the threat one, or use {other}.")
 
@@ -245,10 +246,17 @@ def _box(p: Problem) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _artanh(p: Problem, z: Inputs, inset: float) -> Tensor:
+def artanh(p: Problem, z: Inputs, inset: float) -> Tensor:
+    """Inputs in the space of artanh."""
     low, high = _box(p)
     v = (2 * z - low - high) / (high - low) * (1 - inset)
     return (v.log1p() - (-v).log1p()) / 2  # torch's own atanh rounds by the place in the batch
+
+
+def adam(mean: Tensor, square: Tensor, g: Tensor, age: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction that Adam goes at the age, counted from 1, of each row; and its two moments."""
+    mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g.square()
+    return _debias(mean, 0.9, age) / (_debias(square, 0.999, age).sqrt() + 1e-8), mean, square
 
 
 def _debias(mean: Tensor, decay: float, age: Tensor) -> Tensor:

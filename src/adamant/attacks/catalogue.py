@@ -10,6 +10,7 @@ from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.bandits import Bandits
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf
+from adamant.attacks.carlini_l0 import CarliniWagnerL0
 from adamant.attacks.composites import EachTarget, Restarts, Union
 from adamant.attacks.cosine import CosinePGD
 from adamant.attacks.ddn import DDN
@@ -32,6 +33,8 @@ from adamant.attacks.sparse_rs import SparseRS
 from adamant.attacks.square import Square
 from adamant.attacks.surfree import SurFree
 from adamant.attacks.universal import SameChange
+from adamant.attacks.variance import VMIFGSM
+from adamant.attacks.zoo import ZOO
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(APGDL1, "Croce & Hein, 2021, arXiv:2103.01208", _STEPS, "the same for L1"),
     Entry(MIFGSM, "Dong et al., 2018, arXiv:1710.06081", _STEPS, "when examples are to transfer to another model"),
     Entry(NIFGSM, "Lin et al., 2020, arXiv:1908.06281", _STEPS, "as MIFGSM, looking ahead"),
+    Entry(
+        VMIFGSM, "Wang & He, 2021, arXiv:2103.15571", "(neighbours + 1) x steps forwards and backwards",
+        "transfers further than MIFGSM, for 21 times the passes",
+    ),
     Entry(AdamPGD, "Uesato et al., 2018, arXiv:1802.05666", _STEPS, "gradients that differ much from entry to entry"),
     Entry(FrankWolfe, "Chen et al., 2020, arXiv:1811.10828", _STEPS, "a second opinion beside PGD"),
     Entry(
@@ -132,6 +139,10 @@ CATALOGUE: tuple[Entry, ...] = (
         "to compare with published figures; FMN finds smaller changes in far fewer passes",
     ),
     Entry(
+        CarliniWagnerL0, "Carlini & Wagner, 2017, arXiv:1608.04644", "up to steps + 1 forwards, steps backwards",
+        "as few entries as SigmaZero finds, in thrice the passes",
+    ),
+    Entry(
         EAD, "Chen et al., 2018, arXiv:1709.04114", "rounds x each + 1 forwards, rounds x each backwards",
         "to compare with published figures; FMN is far cheaper",
     ),
@@ -146,6 +157,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         Bandits, "Ilyas et al., 2019, arXiv:1807.07978", "2 steps + 1 forwards",
         "large pictures, when the gradient changes little from step to step",
+    ),
+    Entry(
+        ZOO, "Chen et al., 2017, arXiv:1708.03999", "rounds x each x (2 x entries + 1) forwards",
+        "small changes by scores alone, or to compare with older work; many queries",
     ),
     Entry(RandomSearch, "Rastrigin, 1963", _LOOKS, "inputs of any kind, parameters too"),
     Entry(

@@ -131,9 +131,15 @@ class PGD:
         return At(climb(p, s.z, seen.slope, self.rate))
 
 
-def _gather(m: Inputs, g: Inputs, decay: float) -> Inputs:
+def gather(m: Inputs, g: Inputs, decay: float) -> Inputs:
     """Momentum over gradients whose entries are one on average; where the gradient is zero it keeps its direction."""
     return decay * m + g / per_row(g.flatten(1).abs().mean(1).clamp_min(torch.finfo(g.dtype).tiny), g)
+
+
+def ahead(p: Problem, m: Inputs, rate: float) -> Inputs:
+    """The step that the momentum would take unsigned; a step of ones in every entry is one of the whole rate."""
+    ones = p.threat.size(p.threat.free(torch.ones_like(m)), torch.zeros_like(m)).to(m).clamp_min(1.0)
+    return per_row(rate * p.threat.budget(p.x) / ones, m) * m
 
 
 @final
@@ -159,7 +165,7 @@ class MIFGSM:
         return self.State(self.start(p), torch.zeros_like(p.x))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        m = _gather(s.m, seen.slope, self.decay)
+        m = gather(s.m, seen.slope, self.decay)
         return self.State(climb(p, s.z, m, self.rate), m)
 
 
@@ -189,14 +195,11 @@ class NIFGSM:
         return self.State(z, z, torch.zeros_like(z))
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        m = _gather(s.m, seen.slope, self.decay)
+        m = gather(s.m, seen.slope, self.decay)
         at = climb(p, s.at, m, self.rate)
         if t == self.steps - 1:
             return self.State(at, at, m)
-        # The step that the momentum would take unsigned; a step of ones in every entry is one of the whole rate.
-        ones = p.threat.size(p.threat.free(torch.ones_like(m)), torch.zeros_like(m)).to(m).clamp_min(1.0)
-        ahead = per_row(self.rate * self.decay * p.threat.budget(p.x) / ones, m) * m
-        return self.State(p.project(at + ahead), at, m)
+        return self.State(p.project(at + ahead(p, m, self.rate * self.decay)), at, m)
 
 
 @final

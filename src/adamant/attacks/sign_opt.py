@@ -16,7 +16,7 @@ from adamant.batch import Rows, Shared, per_row, where
 from adamant.engine import Problem
 from adamant.losses import Loss
 from adamant.random import Rng
-from adamant.threats import L2
+from adamant.threats import L2, Linf
 from adamant.threats.balls import unit
 
 _TURNS = 15  # step sizes that are tried, larger ones and then smaller ones
@@ -28,7 +28,8 @@ class SignOPT:
     """Gradient descent on the distance to the boundary, as a function of the direction from the input.
 
     Cheng et al., 2020, arXiv:1909.10773. Whether the boundary is nearer in a direction beside the best is one label:
-    that of the point as far out as the best. A step sums such signs, and searches the size of its turn.
+    that of the point as far out as the best. A step sums such signs, and searches the size of its turn. On Linf, where
+    directions end on a cube, a turn moves every entry by its sign.
     """
 
     steps: int = 100
@@ -40,7 +41,7 @@ class SignOPT:
     loss: ClassVar[Loss] = VERDICT
     needs: ClassVar[Sight] = Sight.LABELS
     minimal: ClassVar[bool] = True
-    threats: ClassVar[tuple[type, ...]] = (L2,)
+    threats: ClassVar[tuple[type, ...]] = (L2, Linf)
 
     @dataclass(frozen=True)
     class State(Rows):
@@ -58,11 +59,11 @@ class SignOPT:
         return self.State(z, self.rate * one, (self.around * one).clamp_min(_least(p)), ~found)
 
     def step(self, p: Problem, s: State, seen: Look, t: int) -> State:
-        theta, v, z, rate = unit(s.z - p.x), self._descent(p, s, t), s.z, s.rate
+        theta, v, z, rate = _one(p, s.z - p.x), self._descent(p, s, t), s.z, s.rate
         nearer, longer = torch.zeros_like(s.done), ~s.done
         for _ in range(_TURNS):  # twice as far, as long as it helps
-            rate, tried = torch.where(longer, 2 * rate, rate), per_row(rate, v)
-            z, longer = self._nearer(p, z, theta + tried * v, s.around, longer)
+            rate, tried = torch.where(longer, 2 * rate, rate), rate
+            z, longer = self._nearer(p, z, _turned(p, theta, v, tried), s.around, longer)
             nearer = nearer | longer
             if not bool(longer.any()):
                 break
@@ -74,7 +75,7 @@ class SignOPT:
             if not bool(open_.any()):
                 break
             rate = torch.where(open_, rate / 4, rate)
-            z, helps = self._nearer(p, z, theta + per_row(rate, v) * v, s.around, open_)
+            z, helps = self._nearer(p, z, _turned(p, theta, v, rate), s.around, open_)
             open_ = open_ & ~helps
         stuck = rate < 1e-4
         around = torch.where(stuck, s.around / 10, s.around).clamp_min(_least(p))
@@ -82,21 +83,24 @@ class SignOPT:
 
     def _descent(self, p: Problem, s: State, t: int) -> Tensor:
         """The mean of random directions, each with its sign: plus where the boundary is nearer there."""
-        theta, far, v = unit(s.z - p.x), per_row(p.threat.size(s.z, p.x).to(s.z), s.z), torch.zeros_like(s.z)
+        theta, far, v = _one(p, s.z - p.x), per_row(p.threat.size(s.z, p.x).to(s.z), s.z), torch.zeros_like(s.z)
+        cube = isinstance(p.threat, Linf)
 
         def draw(rng: Rng, k: int) -> Tensor:
-            return units(noise(p, rng, k))
+            u = noise(p, rng, k)
+            return u if cube else units(u)
 
         def at(u: Tensor) -> Tensor:
-            return p.threat.clip(p.x + far * units(theta + per_row(s.around, theta) * u))
+            way = theta + per_row(s.around, theta) * u
+            return p.threat.clip(p.x + far * (way.clamp(-1, 1) if cube else units(way)))
 
         for u, _, sign in votes(p, p.rng.fold("signs").fold(t), self.queries, draw, at):
             v = v + per_row(sign, u) * u
-        return v / self.queries
+        return v.sign() if cube else v / self.queries
 
     def _nearer(self, p: Problem, z: Inputs, u: Tensor, around: Scores, rows: Mask) -> tuple[Inputs, Mask]:
         """The boundary along u where that is nearer than z, which costs other rows one label; and where it is."""
-        u, size = unit(u), p.threat.size(z, p.x).to(z)
+        u, size = _one(p, u), p.threat.size(z, p.x).to(z)
         exact = around * _share(p)
 
         def way(r: Scores) -> Inputs:
@@ -114,6 +118,19 @@ class SignOPT:
         narrow = size * exact / (far - low).clamp_min(torch.finfo(z.dtype).tiny)
         best, _ = bisect(p, lambda share: way(low + share * (far - low)), way(far), torch.ones_like(far), narrow, helps)
         return where(helps, best, z), helps
+
+
+def _one(p: Problem, v: Tensor) -> Tensor:
+    """A direction at size one."""
+    if not isinstance(p.threat, Linf):
+        return unit(v)
+    return v / per_row(v.flatten(1).abs().amax(1).clamp_min(torch.finfo(v.dtype).tiny), v)
+
+
+def _turned(p: Problem, theta: Tensor, v: Tensor, rate: Scores) -> Tensor:
+    """The direction theta, of size one, and so much of v; what leaves the cube of Linf ends on its face."""
+    way = theta + per_row(rate, v) * v
+    return _one(p, way.clamp(-1, 1) if isinstance(p.threat, Linf) else way)
 
 
 def _share(p: Problem) -> float:

@@ -1,6 +1,7 @@
 """Models: load them from anywhere, build those of the zoo, and make sure that they return logits."""
 
 from adamant.models.architecture import Architecture
+from adamant.models.ghost import Ghost
 from adamant.models.init import count_parameters
 from adamant.models.load import load_model
 from adamant.models.logits import as_logits
@@ -13,6 +14,7 @@ __all__ = [
     "ZOO",
     "Architecture",
     "Ensemble",
+    "Ghost",
     "Normalised",
     "OneLogit",
     "as_logits",

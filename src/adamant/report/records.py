@@ -164,7 +164,7 @@ class AuditResult:
     robust: Annotated[Accuracy, "accuracy under attack: inputs that stand after every attack of the suite"]
     stages: Annotated[tuple[Stage, ...], "the attacks, in the order in which they ran"]
     curve: Annotated[tuple[CurvePoint, ...], "accuracy over the budget"] = ()
-    distance: Annotated[Distance | None, "how small a change suffices"] = None
+    distance: Annotated[Distance, "how small a change suffices"] = Distance(censored=0)
     per_class: Annotated[tuple[ClassResult, ...], "accuracy per class"] = ()
     statuses: Annotated[Statuses, "how the inputs ended"]
     cost: Annotated[Cost, "what it took"]

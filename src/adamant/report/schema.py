@@ -36,7 +36,7 @@ def _of(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     if origin in (Union, types.UnionType):
         (inner,) = (one for one in get_args(kind) if one is not type(None))
         found = _of(inner, definitions)
-        return {**found, "type": [found["type"], "null"]} if "type" in found else {"anyOf": [found, {"type": "null"}]}
+        return {**found, "type": [found["type"], "null"]}
     if origin is Literal:
         return {"const": get_args(kind)[0]}
     if origin is tuple:

@@ -86,7 +86,7 @@ class L2(Ball):
         """Uniform on the ball, then projected onto the box."""
         u = self.free(rng.normal(*x.shape[1:], dtype=x.dtype))
         free = self.free(torch.ones_like(x)).flatten(1).sum(1)
-        radius = rng.fold("length").uniform(dtype=x.dtype) ** (1 / free.clamp_min(1))
+        radius = (rng.fold("length").uniform(dtype=x.dtype).log() / free.clamp_min(1)).exp()  # a power rounds by place
         return self.project(_step(x, unit(u), radius, self._budget(x)), x)
 
     def steepest(self, g: Inputs) -> Inputs:

@@ -152,3 +152,58 @@ def test_where_no_turn_helps_a_row_goes_on_with_finer_signs():
     t = member.step(p, s, p.look(x, am.Margin()), 0)
     assert t.rate.isfinite().all()
     assert (t.around <= s.around).all()
+
+
+def test_on_the_cube_a_turn_moves_every_entry_by_its_sign():
+    """The same step within Linf, row by row: signs of points on the cube of the best, and turns that end on it."""
+    net, x, goal, w, missing = affine()
+    p = problem(net, x, goal, am.Linf(box=ROOM))
+    member = SignOPT(queries=50, around=0.01)
+    s = member.init(p)
+    for t in range(3):
+        noise = p.rng.fold("signs").fold(t).fold(0).normal(50, *SHAPE, dtype=x.dtype)
+        after = member.step(p, s, p.look(x, am.Margin()), t)
+        for i in range(12):
+
+            def g(theta, i=i):
+                along = float((w[i] * theta.flatten()).sum()) / float(theta.abs().max())
+                return float(missing[i]) / along if along > 0 else math.inf
+
+            theta, far, alpha = s.z[i] - x[i], float(p.threat.size(s.z, x)[i]), float(s.rate[i])
+            theta = theta / theta.abs().max()
+            gradient = torch.zeros_like(theta)
+            for u in noise[i]:
+                there = (theta + float(s.around[i]) * u).clamp(-1, 1)
+                gradient += u * (-1 if far * float((w[i] * there.flatten()).sum()) >= float(missing[i]) else 1)
+            best, helped, exact = far, False, float(s.around[i]) / (16 * math.sqrt(20))
+            for _ in range(15):
+                new = g((theta - alpha * gradient.sign()).clamp(-1, 1))
+                alpha *= 2
+                if not new < best * (1 - exact):
+                    break
+                best, helped = new, True
+            while not helped and alpha > 1e-9:
+                alpha /= 4
+                new = g((theta - alpha * gradient.sign()).clamp(-1, 1))
+                if new < far * (1 - exact):
+                    best, helped = new, True
+            assert p.threat.size(after.z, x)[i].item() == pytest.approx(best, rel=1e-3)
+        s = after
+
+
+def test_it_comes_near_the_nearest_corner_of_a_cube_in_any_units():
+    net, x, goal, w, missing = affine()
+    found = attack(SignOPT(steps=12, queries=200), net, x, goal, am.Linf(box=ROOM))
+    ratio = found.size / (missing / w.abs().sum(dim=1))
+    assert (ratio > 1 - 1e-9).all()
+    assert ratio.median() < 1.1
+
+    class Wide(nn.Module):
+        def forward(self, z):
+            return net(z / 256)
+
+    boxed, wide = am.Linf(), am.Linf(box=(0.0, 256.0))
+    small = attack(SignOPT(steps=4), net, x, goal, boxed)
+    large = attack(SignOPT(steps=4), Wide(), x * 256, goal, wide)
+    torch.testing.assert_close(small.size * 256, large.size, rtol=1e-6, atol=0)
+    assert torch.equal(boxed.size(small.x_adv, x), small.size)  # in the largest change of an entry
