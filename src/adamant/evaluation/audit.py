@@ -183,8 +183,8 @@ class Audit:
             found.append(f"{spent} rows ran out of looks before the attacks were through: they may not be robust.")
         if blind := max((s.blind for s in self.stages), default=0):
             found.append(
-                f"On {blind} rows the model returned NaN for everything that an attack tried. NaN never counts as a "
-                "success, so these rows stand, but nothing is known of them."
+                f"On {blind} rows the model returned NaN for everything that an attack tried, or nothing was worse "
+                "than the input itself. NaN never counts as a success, so these rows stand, but nothing is known of them."
             )
         if left_out := [s.attack for s in self.stages if s.left_out]:
             found.append(
