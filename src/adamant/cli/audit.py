@@ -14,7 +14,7 @@ from adamant.calling import Settings
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, percent
 from adamant.errors import InputError
-from adamant.evaluation import Order, audit
+from adamant.evaluation import Order, Shard, audit
 from adamant.files import make_folder
 from adamant.models import as_logits
 
@@ -29,13 +29,15 @@ class Audit(Source):
     threat: str = ""
     """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, or as in Python."""
     suite: str = "standard"
-    """quick, standard, full, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
+    """quick, standard, strict, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
     access: str = "WhiteBox()"
     """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
     max_looks: int | None = None
-    """At most so many forwards per row and attack."""
+    """At most so many forwards per row."""
+    votes: int = 1
+    """For a randomised model: a success must fool more than half of so many answers."""
     curve: bool = True
-    """Draw the accuracy over budgets around the audited one."""
+    """Look for the smallest change of every row, which gives the accuracy at every budget."""
     channels_last: bool = False
     """Hand images to the model in channels-last layout."""
     autocast: bool = False
@@ -57,7 +59,7 @@ class Audit(Source):
         """Audit, print a table, and leave the run folder."""
         if self.config:
             return _from_config(self).run()
-        at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk)
+        at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk, votes=self.votes)
         threat, suite, access = (
             words.threat(self.threat or _missing()),
             words.suite(self.suite),
@@ -71,10 +73,12 @@ class Audit(Source):
         raw, data = self.load()
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         settings = Settings(
-            batch_size=self.batch_size, max_looks=self.max_looks, device=self.device,
+            batch_size=self.batch_size, max_looks=self.max_looks, votes=self.votes, device=self.device,
             channels_last=self.channels_last, autocast=self.autocast,
         )  # fmt: skip
-        with self.progress("audit", "rows") as tell:
+        shard = Shard.here()
+        quiet = self if shard.first else replace(self, quiet=True)
+        with quiet.progress("audit", "rows") as tell:
             order = Order(
                 threat=threat,
                 suite=suite,
@@ -86,6 +90,8 @@ class Audit(Source):
                 watch=tell,
             )
             found = audit(model, data, order, folder=folder, resume=self.resume)
+        if not shard.first:  # the first process writes the report
+            return 0
         story = runs.Story(
             name=self.name or str(self.model),
             model=runs.facts_of_model(str(self.model), raw, notes),

@@ -3,6 +3,7 @@
 from adamant.evaluation.audit import Audit, Order, audit
 from adamant.evaluation.corrupted import Corrupted, corrupted
 from adamant.evaluation.parts import write_tables
+from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Course, Suite
 from adamant.evaluation.transfer import Transfer, transfer
 
@@ -16,6 +17,7 @@ __all__ = [
     "Corrupted",
     "Course",
     "Order",
+    "Shard",
     "Suite",
     "Transfer",
     "audit",

@@ -149,6 +149,12 @@ class Parts:
                 self._parts[int(path.stem)] = part = Part.read(path, identity)
                 self.seconds_before += sum(s.seconds for s in part.stages)
 
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Remove what an earlier audit left in this folder."""
+        for path in (folder / "parts").glob("*.safetensors"):
+            path.unlink(missing_ok=True)
+
     def __contains__(self, number: int) -> bool:
         return number in self._parts
 
