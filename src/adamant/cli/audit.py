@@ -15,11 +15,13 @@ from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, percent
 from adamant.errors import InputError
 from adamant.evaluation import Order, Shard, audit
+from adamant.evaluation.doctor import Finding, Verdict, aftermath, examine
 from adamant.files import make_folder
 from adamant.models import as_logits
 
+EXAMINED = 128  # rows that the doctor sees
 # What does not decide the rows is no part of the configuration of a run.
-_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name")
+_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name", "doctor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Audit(Source):
     """For a randomised model: a success must fool more than half of so many answers."""
     curve: bool = True
     """Look for the smallest change of every row, which gives the accuracy at every budget."""
+    doctor: bool = True
+    """Examine the model on a few rows first, and the audit after: can its figure be trusted?"""
     channels_last: bool = False
     """Hand images to the model in channels-last layout."""
     autocast: bool = False
@@ -77,6 +81,17 @@ class Audit(Source):
             channels_last=self.channels_last, autocast=self.autocast,
         )  # fmt: skip
         shard = Shard.here()
+        before = ()
+        if self.doctor and shard.first:
+            before = examine(
+                raw,
+                data,
+                threat,
+                seed=self.seed,
+                rows=EXAMINED,
+                access=access,
+                settings=replace(settings, max_looks=None),
+            ).findings
         quiet = self if shard.first else replace(self, quiet=True)
         with quiet.progress("audit", "rows") as tell:
             order = Order(
@@ -99,11 +114,14 @@ class Audit(Source):
             command=runs.command_line(),
             device=runs.device_of(raw),
         )
-        result = runs.write_audit(folder, found, data, story)
+        findings = (*before, *aftermath(model, found)) if self.doctor else ()
+        result = runs.write_audit(folder, found, data, story, findings)
         self.say(result)
         self.console.print(table([result]))
         for warning in result["warnings"]:
             self.console.print(f"Warning: {warning}", style="bold red", soft_wrap=True)
+        if findings:
+            self.console.print(tally(findings), soft_wrap=True)
         self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}", soft_wrap=True)
         return 0
 
@@ -140,6 +158,16 @@ def _from_config(asked: Audit) -> Audit:
 
 def _given(asked: Audit, plain: Audit, name: str) -> bool:
     return getattr(asked, name) != getattr(plain, name)
+
+
+def tally(findings: tuple[Finding, ...]) -> str:
+    """How many diagnostics ended how."""
+    counts = {v: sum(f.verdict == v for f in findings) for v in Verdict}
+    parts = (f"{counts[v]} {word}" for v, word in _ENDED.items() if counts[v])
+    return f"Diagnostics: {', '.join(parts)}."
+
+
+_ENDED = {Verdict.PASS: "passed", Verdict.WARN: "warn", Verdict.FAIL: "FAILED", Verdict.SKIPPED: "not applicable"}
 
 
 def table(results: list[dict[str, Any]]) -> Table:
