@@ -3,7 +3,7 @@
 python benchmarks/corruptions.py            writes docs/corruptions/*.png
 python benchmarks/corruptions.py --speed    prints pictures per second for each kind
 
-The pictures are scikit-learn's samples, under CC BY 2.0: china.jpg by "High Contrast", flower.jpg by "dany13".
+The pictures are scikit-learn's samples, under CC BY 2.0: china.jpg by danielbuechele, flower.jpg by vultilion (flickr).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from common import NETWORKS, arguments, heading, network, timed
+from common import NETWORKS, arguments, counted, heading, network, timed
 from torch import Tensor, nn
 
 import adamant as am
@@ -30,6 +30,7 @@ from adamant.engine import run
 from adamant.evaluation import AUTOATTACK, QUICK, STANDARD, STRICT, Suite
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.referee import referee
 from adamant.training import Plan
 from adamant.training.knobs import Ramp
 
@@ -157,6 +158,42 @@ def measure(suite: Suite, model: nn.Module, x: Tensor, y: Tensor, threat: Any, s
     return {"suite": suite.name, "stands": stands, "passes": passes, "seconds": clock.cpu, "broke": stages}
 
 
+def peers(args: Any) -> None:
+    """What other libraries call AutoAttack, on the first 100 test images of MNIST, judged by our referee.
+
+    torchattacks runs ten steps under that name, ART another list of attacks: only ours and the authors' compare.
+    """
+    import torchattacks  # pyright: ignore[reportMissingImports]
+    from art.attacks.evasion import AutoAttack as Art  # pyright: ignore[reportMissingImports]
+    from attacks import art  # the wrapper of the benchmark beside this one
+
+    model, test = build("mnist_cnn_pgd", args)
+    x, y, threat, n = test.x[:100], test.y[:100].long(), am.Linf(0.3), 100
+    print("| library | stand, by the referee | forwards + backwards per image | CPU s |")
+    print("|---|---:|---:|---:|")
+    theirs = {
+        "torchattacks.AutoAttack": lambda: torchattacks.AutoAttack(model, norm="Linf", eps=0.3, n_classes=10, seed=0),
+        "art AutoAttack": lambda: Art(art(model), eps=0.3, eps_step=0.06, batch_size=100),
+    }
+    for name, make in theirs.items():
+        found: list[Any] = []
+        with counted(model) as passes:
+            clock = timed(lambda make=make, found=found: found.append(referee(make(), model, x, Untargeted(y), threat)))
+        out = found[0].outcome
+        stands = n - int((out.broken | (out.status == am.Status.WRONG_ALREADY)).sum())
+        print(
+            f"| {name} | {stands} | {passes.forwards / n:.0f} + {passes.backwards / n:.0f} | {clock.cpu:.1f} |",
+            flush=True,
+        )
+    for suite in (AUTOATTACK, QUICK, STANDARD, STRICT):
+        mine = measure(suite, model, x, y, threat, args.seed)
+        a, b, c = mine["passes"]
+        print(
+            f"| {suite.name} | {int(mine['stands'].sum())} | {a + c:.0f} + {b:.0f} | {mine['seconds']:.1f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=1000, help="of the reference networks; others a share of it")
@@ -165,11 +202,16 @@ def main() -> None:
     parser.add_argument("--networks", type=Path, default=Path("runs/benchmarks/networks"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/evaluation.jsonl"))
     parser.add_argument("--skip-autoattack", action="store_true")
+    parser.add_argument("--peers", action="store_true", help="what other libraries call AutoAttack, and nothing else")
     args = parser.parse_args()
     if args.data_dir is None:
         sys.exit("Say with --data-dir or ADAMANT_DATA_DIR where the data sets are.")
     torch.set_num_threads(1)
     rows = 100 if args.quick else args.rows
+    if args.peers:
+        heading("AutoAttack by other libraries, mnist_cnn_pgd, Linf 0.3, first 100 test images, one thread")
+        peers(args)
+        return
     heading(f"AutoAttack and our suites, Linf, seed {args.seed}, one thread; CPU seconds; CIFAR-10 is a JPEG copy")
     print("| network | eps | rows | suite | robust | missed, extra | passes per row | fewer | CPU s | fewer |")
     print("|---|---:|---:|---|---:|---:|---:|---:|---:|---:|")
