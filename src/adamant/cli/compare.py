@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ class Compare:
             write_page(folders, out / "report.html")
         if self.json:
             Console(highlight=False, soft_wrap=True, emoji=False).print_json(json.dumps(document))
-        console.print(table(found, sides))
+        console.print(table(found))
         for sentence in sentences(found):
             console.print(sentence, soft_wrap=True)
         for warning in found.warnings:
@@ -85,15 +84,10 @@ def _side(name: str, result: AuditResult, folder: Path) -> Side:
 
 
 def names(results: Sequence[AuditResult], folders: Sequence[Path]) -> list[str]:
-    """What each audit is called: its name, or with the threat, or the folder, as it takes to tell them apart."""
-    for called in (
-        [r.name for r in results],
-        [f"{r.name} under {r.threat.repr}" for r in results],
-        [folder.name for folder in folders],
-    ):
-        if all(called) and max(Counter(called).values()) == 1:
-            return called
-    return [str(folder) for folder in folders]
+    """What each audit is called: its name, with the threat where these differ, or its folder to tell it apart."""
+    one_threat = len({r.threat.repr for r in results}) == 1
+    called = [r.name if one_threat else f"{r.name} under {r.threat.repr}" for r in results]
+    return called if all(called) and len(set(called)) == len(called) else [str(folder) for folder in folders]
 
 
 def _document(found: Comparison, sides: Sequence[Side], folders: Sequence[Path]) -> dict[str, Any]:
@@ -112,19 +106,18 @@ def _document(found: Comparison, sides: Sequence[Side], folders: Sequence[Path])
     }
 
 
-def table(found: Comparison, sides: Sequence[Side]) -> Table:
+def table(found: Comparison) -> Table:
     """A line for each audit, and one for the union."""
     view = Table(title=f"On the {found.rows:,} rows that all share", title_justify="left", show_edge=False)
     view.add_column("audit", overflow="fold")
-    view.add_column("threat", overflow="fold")
     for column in ("no attack", "stands", "median change"):
-        view.add_column(column, justify="right")
-    for standing, side in zip(found.standings, sides, strict=True):
+        view.add_column(column, justify="right", no_wrap=True)
+    for standing in found.standings:
         median = "half stand" if standing.median is None else f"{standing.median:.4g}"
-        view.add_row(standing.name, side.threat, percent(standing.clean), percent(standing.robust), median)
+        view.add_row(standing.name, percent(standing.clean), percent(standing.robust), median)
     if found.worst:
-        view.add_row("all threats at once", "", "", percent(found.worst.union), "", style="bold")
-        view.add_row("mean over the threats", "", "", f"{found.worst.average:.1%}", "")
+        view.add_row("all at once", "", percent(found.worst.union), "", style="bold")
+        view.add_row("mean of them", "", f"{found.worst.average:.1%}", "")
     return view
 
 

@@ -169,13 +169,19 @@ def _warnings(sides: Sequence[Side]) -> list[str]:
         ("data", "rows are matched by number and label alone: make sure that they are the same inputs"),
         ("suite", "the stronger suite finds more, whatever the model"),
     ):
-        asked = {side.name: str(getattr(side, what)) for side in sides}
-        if len(set(asked.values())) > 1:
-            told = ", ".join(f"{value} ({name})" for name, value in asked.items())
-            found.append(f"The {what} is not the same: {told}; {means}.")
-    same = len({(side.threat, side.suite) for side in sides}) == 1
-    if same and len({side.attacks for side in sides}) > 1:
-        found.append("The suites have the same name and not the same attacks: the stronger finds more.")
+        asked: dict[str, list[str]] = {}
+        for side in sides:
+            asked.setdefault(str(getattr(side, what)), []).append(side.name)
+        if len(asked) > 1:
+            told = "; ".join(f"{value} in {', '.join(names)}" for value, names in asked.items())
+            found.append(f"The {what} is not the same ({told}): {means}.")
+    for first, second in combinations(sides, 2):
+        odd = sorted({*first.attacks} ^ {*second.attacks})
+        if odd and (first.threat, first.suite) == (second.threat, second.suite):
+            found.append(
+                f"The suite has one name and not the same attacks in {first.name} and {second.name}, where only one "
+                f"ran {', '.join(odd)}: it may find more."
+            )
     return found + [f"{side.name}: {text}" for side in sides for text in side.warnings]
 
 
