@@ -91,3 +91,13 @@ def test_what_it_refuses(audited, trained, others, here):
     ):
         assert words in command("compare", *folders).sentence
     assert "at least two audits, and got 0" in command("compare").sentence
+
+
+def test_an_audit_and_its_copy_are_called_by_their_folders(audited, here):
+    copy = shutil.copytree(audited[0], here / "copy")
+    said = command("compare", audited[0], "copy", "--json")
+    found = json.loads(said.out)
+    assert [a["name"] for a in found["audits"]] == [str(audited[0]), copy.name]
+    (pair,) = found["pairs"]
+    assert (pair["robust"]["difference"], pair["robust"]["p"]) == (0, 1)
+    assert pair["robust"]["low"] == -pair["robust"]["high"] < 0

@@ -58,7 +58,7 @@ def test_all_pairs_are_on_the_rows_that_all_share():
 
 
 def test_the_median_is_of_the_rows_that_were_right():
-    a = side("a", "bbrrw", distance=[0.3, 0.1, 0.2, None, None])
+    a = side("a", "bbrrw", distance=[0.3, 0.1, 0.2, None, 0.01])
     assert compare([a, side("b", "bbbbb")]).standings[0].median == 0.2
     assert compare([a, side("b", "bbbbb")]).standings[1].median is None
     assert compare([a, side("b", "bb")]).standings[0].median == 0.1  # of the two shared rows
