@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import adamant
 from adamant.data import DataSet
 from adamant.errors import RunError
 from adamant.evaluation import Audit, write_tables
+from adamant.evaluation.doctor import Finding, Verdict
 from adamant.files import make_folder, write_whole
 from adamant.models import count_parameters
 from adamant.report import write_page
@@ -74,21 +76,32 @@ def facts_of_data(data: DataSet) -> dict[str, Any]:
     }
 
 
-def write_audit(folder: Path, audit: Audit, data: DataSet, story: Story) -> dict[str, Any]:
+def write_audit(
+    folder: Path, audit: Audit, data: DataSet, story: Story, findings: Sequence[Finding] = ()
+) -> dict[str, Any]:
     """All files of an audit's folder; returns what result.json says."""
+    summary = audit.summary()
+    alarms = [f"{f.id} ({f.name}): {f.measured}. {f.advice}" for f in findings if f.verdict >= Verdict.WARN]
     result = {
         "schema": "adamant.audit/1",
         "adamant": adamant.__version__,
         "name": story.name,
         "model": story.model,
         "data": facts_of_data(data),
-        **audit.summary(),
+        **summary,
+        "warnings": [*summary["warnings"], *alarms],
+        "diagnostics": [_line(f) for f in findings],
         "provenance": provenance(story.command, story.device),
     }
     _write(folder, story.config, result)
     write_tables(folder, audit.rows, audit.broken)
     write_page([folder], folder / "report.html")
     return result
+
+
+def _line(finding: Finding) -> dict[str, Any]:
+    number = finding.number if finding.number is not None and math.isfinite(finding.number) else None
+    return {**asdict(finding), "number": number, "verdict": finding.verdict.name}
 
 
 def write_training(folder: Path, job: Job, report: Report, data: DataSet, story: Story) -> dict[str, Any]:

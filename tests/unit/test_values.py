@@ -18,7 +18,10 @@ from adamant.attacks import (
     PGD,
     RFGSM,
     CarliniWagner,
+    CosinePGD,
     EachTarget,
+    Insist,
+    Nearest,
     RandomSearch,
     Restarts,
     SameChange,
@@ -60,6 +63,7 @@ ATTACKS = [
     start=starts.Near(0.002)),
     MIFGSM(decay=0.9), RandomSearch(wide=0.1), Restarts(PGD(steps=5), 3), Restarts(FGSM()),
     Union(CosinePGD(start=starts.Diverse()), Nearest(PGD(start=starts.Best()), 0.3), Insist(PGD(), FGSM(), gain=0.2)),
+    Nearest(PGD(), 0.3), Insist(PGD(), gain=0.2), Insist(FGSM(), BIM()), CosinePGD(wide=2.0),
     FAB(start=starts.Within()), SameChange(Shared([[0.5, 0.25]])), SimBA(low=1 / 8), CarliniWagner(rounds=3),
     EachTarget(PGD(loss=Margin()), 3), Union(FGSM(), Restarts(Union(PGD(), BIM()), 2)), Union(FGSM()),
 ]  # fmt: skip

@@ -14,12 +14,14 @@ from adamant.calling import Settings
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, percent
 from adamant.errors import InputError
-from adamant.evaluation import Order, audit
+from adamant.evaluation import Order, Shard, audit
+from adamant.evaluation.doctor import Finding, Verdict, aftermath, examine
 from adamant.files import make_folder
 from adamant.models import as_logits
 
+EXAMINED = 128  # rows that the doctor sees
 # What does not decide the rows is no part of the configuration of a run.
-_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name")
+_NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name", "doctor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +31,17 @@ class Audit(Source):
     threat: str = ""
     """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, or as in Python."""
     suite: str = "standard"
-    """quick, standard, full, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
+    """quick, standard, strict, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
     access: str = "WhiteBox()"
     """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
     max_looks: int | None = None
-    """At most so many forwards per row and attack."""
+    """At most so many forwards per row."""
+    votes: int = 1
+    """For a randomised model: a success must fool more than half of so many answers."""
     curve: bool = True
-    """Draw the accuracy over budgets around the audited one."""
+    """Look for the smallest change of every row, which gives the accuracy at every budget."""
+    doctor: bool = True
+    """Examine the model on a few rows first, and the audit after: can its figure be trusted?"""
     channels_last: bool = False
     """Hand images to the model in channels-last layout."""
     autocast: bool = False
@@ -57,7 +63,7 @@ class Audit(Source):
         """Audit, print a table, and leave the run folder."""
         if self.config:
             return _from_config(self).run()
-        at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk)
+        at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk, votes=self.votes)
         threat, suite, access = (
             words.threat(self.threat or _missing()),
             words.suite(self.suite),
@@ -71,10 +77,23 @@ class Audit(Source):
         raw, data = self.load()
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         settings = Settings(
-            batch_size=self.batch_size, max_looks=self.max_looks, device=self.device,
+            batch_size=self.batch_size, max_looks=self.max_looks, votes=self.votes, device=self.device,
             channels_last=self.channels_last, autocast=self.autocast,
         )  # fmt: skip
-        with self.progress("audit", "rows") as tell:
+        shard = Shard.here()
+        before = ()
+        if self.doctor and shard.first:
+            before = examine(
+                raw,
+                data,
+                threat,
+                seed=self.seed,
+                rows=EXAMINED,
+                access=access,
+                settings=replace(settings, max_looks=None),
+            ).findings
+        quiet = self if shard.first else replace(self, quiet=True)
+        with quiet.progress("audit", "rows") as tell:
             order = Order(
                 threat=threat,
                 suite=suite,
@@ -86,6 +105,8 @@ class Audit(Source):
                 watch=tell,
             )
             found = audit(model, data, order, folder=folder, resume=self.resume)
+        if not shard.first:  # the first process writes the report
+            return 0
         story = runs.Story(
             name=self.name or str(self.model),
             model=runs.facts_of_model(str(self.model), raw, notes),
@@ -93,11 +114,14 @@ class Audit(Source):
             command=runs.command_line(),
             device=runs.device_of(raw),
         )
-        result = runs.write_audit(folder, found, data, story)
+        findings = (*before, *aftermath(model, found)) if self.doctor else ()
+        result = runs.write_audit(folder, found, data, story, findings)
         self.say(result)
         self.console.print(table([result]))
         for warning in result["warnings"]:
             self.console.print(f"Warning: {warning}", style="bold red", soft_wrap=True)
+        if findings:
+            self.console.print(tally(findings), soft_wrap=True)
         self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}", soft_wrap=True)
         return 0
 
@@ -134,6 +158,16 @@ def _from_config(asked: Audit) -> Audit:
 
 def _given(asked: Audit, plain: Audit, name: str) -> bool:
     return getattr(asked, name) != getattr(plain, name)
+
+
+def tally(findings: tuple[Finding, ...]) -> str:
+    """How many diagnostics ended how."""
+    counts = {v: sum(f.verdict == v for f in findings) for v in Verdict}
+    parts = (f"{counts[v]} {word}" for v, word in _ENDED.items() if counts[v])
+    return f"Diagnostics: {', '.join(parts)}."
+
+
+_ENDED = {Verdict.PASS: "passed", Verdict.WARN: "warn", Verdict.FAIL: "FAILED", Verdict.SKIPPED: "not applicable"}
 
 
 def table(results: list[dict[str, Any]]) -> Table:

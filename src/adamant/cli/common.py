@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -130,7 +131,14 @@ class Source(Data):
             mean=self.mean,
             std=self.std,
         )
-        return model.to(self.device) if self.device else model
+        device = self.device or _of_this_process()
+        return model.to(device) if device else model
+
+
+def _of_this_process() -> str | None:
+    """Under torchrun, on a machine with several accelerators, each process has its own."""
+    own = os.environ.get("LOCAL_RANK")
+    return f"cuda:{own}" if own and own.isdigit() and int(own) < torch.cuda.device_count() else None
 
 
 def at_least_one(**settings: int | None) -> None:

@@ -5,6 +5,7 @@ from adamant.evaluation.compare import Comparison, Pair, Side, Standing, Worst, 
 from adamant.evaluation.corrupted import Corrupted, corrupted
 from adamant.evaluation.counting import Paired
 from adamant.evaluation.parts import write_tables
+from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Course, Suite
 from adamant.evaluation.transfer import Transfer, transfer
 
@@ -21,6 +22,7 @@ __all__ = [
     "Order",
     "Pair",
     "Paired",
+    "Shard",
     "Side",
     "Standing",
     "Suite",

@@ -18,6 +18,7 @@ from adamant.threats import Parametric, Projectable
 # A success must be won by this share of the spread of its logits: rounding on another machine must not undo it.
 TOLERANCE = 1e-5
 ATTEMPTS = 3  # how often rows whose success was not accepted are attacked again
+_SHAPE = 16  # rows in every batch, filled up: kernels of other batch sizes may differ in the last bit
 
 
 def accepted(
@@ -42,13 +43,13 @@ def accepted(
 
 
 def judged(model: nn.Module, x: Inputs, settings: Settings) -> Logits:
-    """Logits of x in batches, in full precision, of the model as it was given."""
+    """Logits of x in batches of one size, in full precision, of the model as it was given."""
     raw = unwrapped(model)
-    caller, device = Caller(raw, replace(settings, autocast=False)), device_of(raw, x)
+    caller, device = Caller(raw, replace(settings, autocast=False, lanes=_SHAPE)), device_of(raw, x)
     if settings.device:
         device = torch.device(settings.device)
     parts: list[Tensor] = []
     with untouched(raw), torch.no_grad():
-        for part in x.split(settings.batch_size or 128):
+        for part in x.split(_SHAPE):
             parts.append(caller(part.to(device)).cpu())
     return torch.cat(parts)

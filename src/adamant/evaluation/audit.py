@@ -25,6 +25,7 @@ from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
 from adamant.evaluation.books import Books
 from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.parts import Part, Parts, Stage
+from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
@@ -179,8 +180,8 @@ class Audit:
             found.append(f"{spent} rows ran out of looks before the attacks were through: they may not be robust.")
         if blind := max((s.blind for s in self.stages), default=0):
             found.append(
-                f"On {blind} rows the model returned NaN for everything that an attack tried. NaN never counts as a "
-                "success, so these rows stand, but nothing is known of them."
+                f"On {blind} rows the model returned NaN for everything that an attack tried, or nothing was worse "
+                "than the input itself. NaN never counts as a success: these rows stand, but nothing is known of them."
             )
         if left_out := [s.attack for s in self.stages if s.left_out]:
             found.append(
@@ -204,6 +205,7 @@ class Audit:
 def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = None, resume: bool = False) -> Audit:
     """Run the suite on every row and report; with a folder, finished chunks are on the disk and `resume` skips them.
 
+    Under torchrun each process does its share of the chunks, and all return the whole audit; the rows are the same.
     Raises InputError or ModelError for what cannot be audited, RunError when the folder holds another audit.
     """
     began, n = time.monotonic(), len(data.y)
@@ -212,12 +214,23 @@ def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = N
     if isinstance(getattr(order.threat, "eps", None), PerRow):
         order = replace(order, curve=False)
     order.threat.check(data.x)
-    parts = Parts(folder, _identity(order, model, data) if folder else "", resume=resume)
+    identity, shard = _identity(order, model, data) if folder else "", Shard.here()
+    if shard.world > 1:
+        if folder is None:
+            raise InputError("Several processes share an audit by its folder: give one.")
+        if shard.first and not resume:
+            Parts.forget(folder)
+        shard.meet()
+    parts = Parts(folder, identity, resume=resume or shard.world > 1)
     for number, at in enumerate(range(0, n, order.chunk)):
-        if number not in parts:
+        if number not in parts and shard.mine(number):
             rows = torch.arange(at, min(at + order.chunk, n))
             parts.add(number, _chunk(model, data, order, rows, partial(_tell_of, order, at, n)))
         _tell(order, min(at + order.chunk, n), n)
+    if shard.world > 1:
+        shard.meet()
+        parts = Parts(folder, identity, resume=True)
+        shard.meet()
     rows, broken, stages = parts.merged()
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
 

@@ -51,7 +51,7 @@ class Books:
                     rejected=int((mine & ~holds).sum()),
                 )
             )
-        self._blind(out, len(ran))
+        self._blind(todo, out)
         self.forwards[todo] += out.forwards
         self.backwards[todo] += out.backwards
         self.invalid[todo] |= out.status == Status.INVALID
@@ -92,10 +92,11 @@ class Books:
         )
         self._break(todo, replace(out, part=torch.zeros_like(out.part)), fell, [SMALLEST])
 
-    def _blind(self, out: Outcome, parts: int) -> None:
-        nothing = int((~out.broken & (out.forwards > 0) & out.loss.isnan()).sum())
-        if nothing and parts:
-            self.stages[-1] = replace(self.stages[-1], blind=self.stages[-1].blind + nothing)
+    def _blind(self, todo: Tensor, out: Outcome) -> None:
+        """Note on the last stage on how many rows nothing that was tried has a number, or is other than the input."""
+        still = (out.x_adv == self.x[todo]).flatten(1).all(1)
+        nothing = int((~out.broken & (out.forwards > 0) & (out.loss.isnan() | still)).sum())
+        self.stages[-1] = replace(self.stages[-1], blind=self.stages[-1].blind + nothing)
 
     def _break(self, todo: Tensor, out: Outcome, holds: Mask, names: Sequence[str]) -> None:
         fell = todo[holds]

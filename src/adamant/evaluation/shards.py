@@ -1,0 +1,51 @@
+"""Several processes share one audit: each takes every so many-th chunk, and they meet at the folder on the disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import final
+
+from torch import distributed
+
+from adamant.errors import InputError
+
+_PATIENCE = timedelta(days=7)  # the slowest process may take as long as it takes
+
+
+@final
+@dataclass(frozen=True)
+class Shard:
+    """Which of how many processes this is; one of one unless torchrun says otherwise."""
+
+    rank: int = 0
+    world: int = 1
+
+    @staticmethod
+    def here() -> Shard:
+        """As the environment says, which torchrun sets."""
+        try:
+            shard = Shard(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        except ValueError as error:
+            raise InputError(f"RANK and WORLD_SIZE must be whole numbers ({error}): start with torchrun.") from None
+        if not 0 <= shard.rank < shard.world:
+            raise InputError(f"RANK is {shard.rank} of WORLD_SIZE {shard.world}: start with torchrun.")
+        return shard
+
+    @property
+    def first(self) -> bool:
+        """The one that writes the report."""
+        return self.rank == 0
+
+    def mine(self, chunk: int) -> bool:
+        """Whether this process does that chunk."""
+        return chunk % self.world == self.rank
+
+    def meet(self) -> None:
+        """Wait for the others."""
+        if self.world == 1:
+            return
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
+        distributed.barrier()
