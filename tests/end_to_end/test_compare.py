@@ -46,7 +46,8 @@ def test_two_models(audited, others, here):
     assert pair["robust"]["only_second"] == sum(b[r] and not a[r] for r in rows)
     assert pair["robust"]["difference"] == pytest.approx((sum(b.values()) - sum(a.values())) / 30)
     assert [x["robust"]["correct"] for x in kept["audits"]] == [sum(a.values()), sum(b.values())]
-    assert kept["warnings"] == []
+    said_itself = json.loads((second / "result.json").read_text())["warnings"]
+    assert kept["warnings"] == [f"untrained: {text}" for text in said_itself]  # the two were asked the same
     points = abs(pair["robust"]["difference"]) * 100
     assert f"tiny stands on {points:.1f} points more of the 30 shared rows than untrained, 95 % interval [" in said.out
     assert "McNemar p" in said.out
