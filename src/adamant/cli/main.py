@@ -21,6 +21,7 @@ from adamant.errors import AdamantError, InputError
 def _members() -> dict[str, Any]:
     from adamant.cli.attack import Attack
     from adamant.cli.audit import Audit
+    from adamant.cli.compare import Compare
     from adamant.cli.corrupt import Corrupt
     from adamant.cli.demo import Demo
     from adamant.cli.doctor import Doctor
@@ -29,7 +30,9 @@ def _members() -> dict[str, Any]:
     from adamant.cli.train import Train
     from adamant.cli.transfer import Transfer
 
-    members = (Demo, Audit, Attack, Train, Transfer, Corrupt, Doctor, Report, Attacks, Threats, Recipes, Models)
+    members = (
+        Demo, Audit, Attack, Train, Transfer, Corrupt, Doctor, Compare, Report, Attacks, Threats, Recipes, Models,
+    )  # fmt: skip
     return {member.__name__.lower(): member for member in members}
 
 

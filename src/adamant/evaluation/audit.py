@@ -23,7 +23,7 @@ from adamant.engine import Status, run
 from adamant.errors import InputError
 from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
 from adamant.evaluation.books import Books
-from adamant.evaluation.counting import share
+from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.parts import Part, Parts, Stage
 from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
@@ -145,14 +145,10 @@ class Audit:
         """How small a change suffices, among the rows that were right; None where more than that share still stand."""
         right, fell = len(self.rows["row"]) - self._count("wrong_already"), self._distances()
 
-        def quantile(q: float) -> float | None:
-            at = math.ceil(q * right) - 1
-            return fell[max(at, 0)] if 0 <= at < len(fell) else None
-
         return {
-            "median": quantile(0.5),
-            "lower": quantile(0.25),
-            "upper": quantile(0.75),
+            "median": quantile(fell, right, 0.5),
+            "lower": quantile(fell, right, 0.25),
+            "upper": quantile(fell, right, 0.75),
             "censored": right - len(fell),
         }
 

@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adamant.errors import InputError
+from adamant.evaluation.counting import Paired, paired
 from adamant.files import write_whole
 from adamant.report import figures, words
-from adamant.report.counting import Paired, paired, wilson
+from adamant.report.counting import wilson
 from adamant.report.figures import Drawing
 from adamant.report.gallery import Gallery, gallery
 from adamant.report.reading import Row, read_result, read_rows

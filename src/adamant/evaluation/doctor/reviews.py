@@ -8,6 +8,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from adamant._types import Inputs, Labels, Logits, Mask
+from adamant.evaluation.counting import mcnemar
 from adamant.evaluation.doctor.finding import Finding, Verdict
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
@@ -129,8 +130,7 @@ def sample(status: Sequence[str]) -> Finding:
 
 def paired(first: Mask, second: Mask) -> float:
     """McNemar's exact p that two models, or two attacks, do as well on the same rows (n,) (n,)."""
-    a, b = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(a, a + b, 0.5).pvalue) if a + b else 1.0
+    return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
 
 
 def certificate(certified: Mask, broken: Mask) -> Finding:
