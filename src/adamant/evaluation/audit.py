@@ -22,7 +22,7 @@ from adamant.calling import Settings, unwrapped
 from adamant.engine import Status, run
 from adamant.errors import InputError
 from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
-from adamant.evaluation.books import Books
+from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import share
 from adamant.evaluation.parts import Part, Parts, Stage
 from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
@@ -184,7 +184,8 @@ class Audit:
         if blind := max((s.blind for s in self.stages), default=0):
             found.append(
                 f"On {blind} rows the model returned NaN for everything that an attack tried, or nothing was worse "
-                "than the input itself. NaN never counts as a success, so these rows stand, but nothing is known of them."
+                "than the input itself. NaN never counts as a success, so these rows stand, but nothing is known of "
+                "them."
             )
         if left_out := [s.attack for s in self.stages if s.left_out]:
             found.append(
@@ -281,11 +282,13 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         )  # fmt: skip
         holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
         books.enter(todo, out, ran, holds, again=attempt > 0)
-        todo = todo[out.broken & ~holds]
+        todo = todo[out.broken & ~holds & ~books.wrong[todo]]
         if not len(todo):
             break
     seek = seekers(order.threat, order.access) if order.curve and _eps(order.threat) is not None else ()
     todo, began = (~books.wrong).nonzero().squeeze(1), time.monotonic()
+    if seek:  # a stage of every chunk, so that chunks add up
+        books.stages.append(Stage.idle(Union(*seek), SMALLEST))
     if seek and len(todo):
         endless = threat.at(math.inf)
         out = run(
@@ -293,7 +296,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
             access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
         )  # fmt: skip
         holds = accepted(model, endless, x[todo], y[todo], out, settings)
-        books.measure(todo, out, holds, take(threat, todo), seek, time.monotonic() - began)
+        books.measure(todo, out, holds, take(threat, todo), time.monotonic() - began)
     return books.part(judged(model, books.adversarial, order.settings))
 
 
