@@ -86,7 +86,7 @@ def test_nearest_takes_exactly_the_rows_that_have_no_more_left(net, x, goal, at,
 
 
 def test_it_is_the_row_that_decides_and_not_its_neighbours(net, x, goal):
-    left, before = share_left(net, x, goal, Union(FIRST))
+    left = share_left(net, x, goal, Union(FIRST))[0]
     order = left.nan_to_num(9).argsort()
     suite = Union(FIRST, Nearest(TWO, 0.7))
     whole = run(suite, net, x, goal, EPS)
