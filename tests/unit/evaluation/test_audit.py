@@ -275,7 +275,7 @@ def test_luck_breaks_a_row_once_and_not_by_a_majority(digits):
     outs = {}
     for votes in (1, 20):
         settings = Settings(votes=votes)
-        outs[votes] = run(Draws(steps=60), model, data.x, Untargeted(data.y), EPS, settings=settings)
+        outs[votes] = run(Draws(steps=200), model, data.x, Untargeted(data.y), EPS, settings=settings)
     assert outs[1].broken.any()
     assert not outs[20].broken.any()
     assert (outs[20].status == am.Status.ROBUST).all()
