@@ -22,6 +22,15 @@ from adamant.threats import Anchored, Parametric, Projectable
 _PUSHES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 
 
+def won(logits: Logits, goal: Goal, tolerance: float) -> Mask:
+    """Which rows have what the goal wants, by more than this share of the spread of their logits."""
+    reached = goal.reached(logits)
+    if not tolerance:
+        return reached
+    spread = logits.double().std(1).nan_to_num(0.0, 0.0)  # a class at minus infinity has none, and is no rival
+    return reached & (Margin()(logits, goal) > tolerance * spread)
+
+
 @dataclass(frozen=True)
 class Problem(Rows):
     """Model, rows of inputs, goal, threat, access and randomness: all that an attack may know."""
@@ -230,11 +239,7 @@ class Desk:
         self.checks[p.index] += settings.votes
         ayes = torch.zeros_like(p.index)
         for _ in range(settings.votes):
-            logits = self._alone(p, z)
-            won = p.goal.reached(logits)
-            if settings.tolerance:
-                won &= ~(Margin()(logits, p.goal) <= settings.tolerance * logits.std(1))
-            ayes += won
+            ayes += won(self._alone(p, z), p.goal, settings.tolerance)
         return 2 * ayes > settings.votes
 
     # --- judging ------------------------------------------------------------------------------------------------------

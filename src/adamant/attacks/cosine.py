@@ -14,6 +14,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.starts import Anywhere, Start
 from adamant.batch import PerRow, Rows
 from adamant.engine import Problem
+from adamant.errors import InputError
 from adamant.losses import Loss, Margin
 
 
@@ -45,6 +46,8 @@ class CosinePGD:
         last: Tensor
 
     def init(self, p: Problem) -> State:
+        if not self.wide >= 1:
+            raise InputError(f"The wide ball of CosinePGD holds the budget, so wide is at least 1, not {self.wide:g}.")
         z = self.start(p)
         return self.State(z, z)
 

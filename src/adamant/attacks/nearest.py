@@ -42,6 +42,8 @@ class Nearest:
         return max(self.attack.needs, Sight.SCORES)
 
     def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
+        if not self.left > 0:
+            raise InputError(f"left is a share of the clean margin, above 0, got {self.left}.")
         near = ~(_left(p, "Nearest") > self.left)  # a row of which nothing is known is near
         if bool(near.any()):
             yield self.attack, take(p, near)
@@ -76,6 +78,8 @@ class Insist:
         return max(Sight.SCORES, *(a.needs for a in self.attacks))
 
     def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
+        if not 0 <= self.gain < 1:
+            raise InputError(f"gain is a share of what is left, from 0 to below 1, got {self.gain}.")
         for i, attack in enumerate(self.attacks):
             before = _left(p, "Insist")
             yield attack, replace(p, rng=p.rng.fold("insist").fold(i))

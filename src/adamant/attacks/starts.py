@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol, final, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from adamant._types import Inputs, Logits, Mask, Scores
+from adamant.access import Sight
 from adamant.batch import PerRow, Rows, where
 from adamant.desk import Desk
 from adamant.engine import Problem
-from adamant.errors import InputError
+from adamant.errors import AccessError, InputError
 from adamant.goals import Goal, Untargeted
+from adamant.losses import Margin
 
 
 @runtime_checkable
@@ -106,12 +109,21 @@ class _Along:
         return (logits.float() * goal.weights).sum(1)
 
 
+@dataclass(frozen=True)
+class _Won:
+    """The margin of a success, and nothing else is worth keeping: no attack climbs what these looks show."""
+
+    def __call__(self, logits: Logits, goal: Goal) -> Scores:
+        margin = Margin()(logits, goal)
+        return torch.where(goal.reached(logits), margin, -torch.inf)
+
+
 @final
 @dataclass(frozen=True)
 class Diverse:
     """From another start some whole steps that move the logits in a random direction: starts that differ in output.
 
-    Tashiro et al., 2020, arXiv:2003.06878.
+    Tashiro et al., 2020, arXiv:2003.06878. Each step is a look with a gradient, counted as any other.
     """
 
     steps: int = 2
@@ -122,7 +134,11 @@ class Diverse:
         if not isinstance(p.desk, Desk):
             raise InputError("Diverse looks at the model, which only an attack may; train with Anywhere().")
         weights = p.rng.fold("direction").uniform(p.desk.classes) * 2 - 1
-        q = replace(p, aim=_Toward(p.goal.anchor, weights))
+        if p.access.gives < Sight.GRADIENT:
+            raise AccessError(
+                f"Diverse follows gradients and {type(p.access).__name__} gives none: take Anywhere() or access=NES()."
+            )
+        q = replace(p, aim=_Toward(p.goal.anchor, weights), yardstick=p.yardstick or _Won())
         for _ in range(self.steps):
             z = q.project(q.threat.move(z, q.look(z, _Along(), grad=True).slope.nan_to_num(0.0), 1.0))
         return z

@@ -93,7 +93,7 @@ def _expect(value: Any, words: Words, text: str, kind: str) -> Any:
 
 
 # Settings only store, so that what Python is given is Python's affair; what a person typed is checked here.
-_POSITIVE = ("steps", "n", "keep", "rate", "sigma")
+_POSITIVE = ("steps", "n", "keep", "rate", "sigma", "span")
 # Protocols of one call look alike: whoever is in the catalogue is meant.
 _MEMBERS: dict[type, tuple[Any, ...]] = {
     losses.Loss: losses.CATALOGUE, starts.Start: starts.CATALOGUE, knobs.Knob: knobs.CATALOGUE,

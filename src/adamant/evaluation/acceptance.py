@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adamant._types import Inputs, Labels, Logits, Mask
 from adamant.batch import take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
+from adamant.desk import won
 from adamant.engine import Outcome
 from adamant.goals import Untargeted
-from adamant.losses import Margin
 from adamant.threats import Parametric, Projectable
 
 # A success must be won by this share of the spread of its logits: rounding on another machine must not undo it.
@@ -27,29 +27,34 @@ def accepted(
     """Which broken rows (n,) hold: inside the set, finite, and wrong by the tolerance with the rows in reverse order.
 
     The engine has asked each of them alone already; here they are asked in batches, without autocast, from the tensor
-    that is stored.
+    that is stored, and as many times as the settings have votes.
     """
     holds = torch.zeros_like(out.broken)
     rows = out.broken.nonzero().squeeze(1).flip(0)
     if not len(rows):
         return holds
     z = out.x_adv[rows]
-    logits = judged(model, z, settings)
-    won = Margin()(logits, Untargeted(y[rows])) > settings.tolerance * logits.std(1)
+    ayes = torch.zeros_like(rows)
+    for logits in _judgements(model, z, settings, settings.votes):
+        ayes += won(logits, Untargeted(y[rows]), settings.tolerance)
+    held = (2 * ayes > settings.votes) & z.isfinite().flatten(1).all(1)
     if not isinstance(threat, Parametric):  # a turned picture does not show whether it is one
-        won &= take(threat, rows).contains(z, x[rows])
-    holds[rows] = won & z.isfinite().flatten(1).all(1)
+        held &= take(threat, rows).contains(z, x[rows])
+    holds[rows] = held
     return holds
 
 
 def judged(model: nn.Module, x: Inputs, settings: Settings) -> Logits:
     """Logits of x in batches of one size, in full precision, of the model as it was given."""
+    return _judgements(model, x, settings, 1)[0]
+
+
+def _judgements(model: nn.Module, x: Inputs, settings: Settings, times: int) -> list[Logits]:
+    """So often, from one stream of randomness: a model that draws does not answer the same each time."""
     raw = unwrapped(model)
     caller, device = Caller(raw, replace(settings, autocast=False, lanes=_SHAPE)), device_of(raw, x)
     if settings.device:
         device = torch.device(settings.device)
-    parts: list[Tensor] = []
+    parts = x.split(_SHAPE)
     with untouched(raw), torch.no_grad():
-        for part in x.split(_SHAPE):
-            parts.append(caller(part.to(device)).cpu())
-    return torch.cat(parts)
+        return [torch.cat([caller(part.to(device)).cpu() for part in parts]) for _ in range(times)]

@@ -22,7 +22,7 @@ from adamant.calling import Settings, unwrapped
 from adamant.engine import Status, run
 from adamant.errors import InputError
 from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
-from adamant.evaluation.books import Books
+from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.parts import Part, Parts, Stage
 from adamant.evaluation.shards import Shard
@@ -290,11 +290,13 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         )  # fmt: skip
         holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
         books.enter(todo, out, ran, holds, again=attempt > 0)
-        todo = todo[out.broken & ~holds]
+        todo = todo[out.broken & ~holds & ~books.wrong[todo]]
         if not len(todo):
             break
     seek = seekers(order.threat, order.access) if order.curve and _eps(order.threat) is not None else ()
     todo, began = (~books.wrong).nonzero().squeeze(1), time.monotonic()
+    if seek:  # a stage of every chunk, so that chunks add up
+        books.stages.append(Stage.idle(Union(*seek), SMALLEST))
     if seek and len(todo):
         endless = threat.at(math.inf)
         out = run(
@@ -302,7 +304,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
             access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
         )  # fmt: skip
         holds = accepted(model, endless, x[todo], y[todo], out, settings)
-        books.measure(todo, out, holds, take(threat, todo), seek, time.monotonic() - began)
+        books.measure(todo, out, holds, take(threat, todo), time.monotonic() - began)
     return books.part(judged(model, books.adversarial, order.settings))
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adamant._types import Inputs, Labels, Logits, Mask
-from adamant.engine import Attack, Composite, Outcome, Status
+from adamant.engine import Outcome, Status
 from adamant.evaluation.parts import COLUMNS, Part, Stage
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
@@ -34,16 +35,20 @@ class Books:
 
     def enter(self, todo: Tensor, out: Outcome, ran: Sequence[int], holds: Mask, *, again: bool) -> None:
         """What the suite did to some rows; `ran` says which stages its parts are, `holds` which successes count."""
+        before = self.wrong[todo]
         self.wrong[todo] |= out.status == Status.WRONG_ALREADY
-        standing = out.status != Status.WRONG_ALREADY
-        for part, stage in enumerate(ran[: out.parts.shape[1]]):
-            mine = out.part == part
-            entered = standing & ((out.part < 0) | (out.part >= part) | ~holds)
-            costs = out.parts[:, part].sum(0).tolist()
+        right = ~self.wrong[todo]
+        turned, holds = int((before ^ self.wrong[todo]).sum()), holds & right
+        parts = F.pad(out.parts, (0, 0, 0, len(ran) - out.parts.shape[1]))  # when all fell early the last never ran
+        parts[:, 0, 2] += out.checks - parts[:, :, 2].sum(1)  # the clean look
+        for part, stage in enumerate(ran):
+            mine, fallen = right & (out.part == part), int((holds & (out.part < part)).sum())
+            costs = parts[:, part].sum(0).tolist()
             self.stages[stage] = self.stages[stage].plus(
                 replace(
                     Stage.nothing(self.stages[stage]),
-                    entered=0 if again else int(entered.sum()),
+                    # Who is attacked again had entered every stage, for all that was known then.
+                    entered=(-turned if again else int(right.sum())) - fallen,
                     broke=int((mine & holds).sum()),
                     forwards=costs[0],
                     backwards=costs[1],
@@ -68,27 +73,23 @@ class Books:
         out: Outcome,
         holds: Mask,
         threat: Projectable,
-        seekers: Sequence[Attack | Composite],
         seconds: float,
     ) -> None:
-        """The smallest changes that were found; one within the budget breaks a row that stood."""
+        """The smallest changes that were found, by the last stage; one within the budget breaks a row that stood."""
         self.distance[todo[holds]] = torch.fmin(self.distance[todo[holds]], out.size[holds])
         self.forwards[todo] += out.forwards
         self.backwards[todo] += out.backwards
         stood = ~self.broken[todo]
         fell = holds & stood & threat.contains(out.x_adv, self.x[todo])
         costs = out.parts.sum((0, 1)).tolist()
-        made = Stage.idle(seekers[0], SMALLEST)
-        self.stages.append(
-            replace(
-                made,
-                entered=int(stood.sum()),
-                broke=int(fell.sum()),
-                forwards=costs[0],
-                backwards=costs[1],
-                checks=int(out.checks.sum()),
-                seconds=seconds,
-            )
+        self.stages[-1] = replace(
+            self.stages[-1],
+            entered=int(stood.sum()),
+            broke=int(fell.sum()),
+            forwards=costs[0],
+            backwards=costs[1],
+            checks=int(out.checks.sum()),
+            seconds=seconds,
         )
         self._break(todo, replace(out, part=torch.zeros_like(out.part)), fell, [SMALLEST])
 
