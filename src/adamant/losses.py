@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, final, runtime_checkable
 
@@ -36,12 +37,21 @@ def _best_other(logits: Logits, classes: Labels) -> Scores:
 @final
 @dataclass(frozen=True)
 class CrossEntropy:
-    """Log loss of the label (untargeted), or the log probability of the target."""
+    """Log loss of the label (untargeted), or the log probability of the target.
+
+    Logits of a row that spread further than `spread` (their standard deviation) are scaled down to it: where they are
+    so large that the probability of the label rounds to one, there is no gradient.
+    """
+
+    spread: float = math.inf
 
     def __call__(self, logits: Logits, goal: Goal) -> Scores:
+        logits = _wide(logits)
+        if self.spread < math.inf:
+            logits = logits * (self.spread / logits.detach().std(1, keepdim=True)).clamp(max=1.0).nan_to_num(1.0)
         if isinstance(goal, Targeted):
-            return -F.cross_entropy(_wide(logits), goal.target, reduction="none")
-        return F.cross_entropy(_wide(logits), goal.anchor, reduction="none")
+            return -F.cross_entropy(logits, goal.target, reduction="none")
+        return F.cross_entropy(logits, goal.anchor, reduction="none")
 
 
 @final

@@ -199,3 +199,18 @@ def test_kl_needs_a_reference() -> None:
 def test_the_catalogue_is_whole() -> None:
     assert {CrossEntropy, Margin, DLR, KL} <= set(CATALOGUE)
     assert all(isinstance(make(), Loss) for make in CATALOGUE)
+
+
+def test_cross_entropy_of_a_limited_spread_keeps_its_gradient():
+    z = (1e4 * torch.tensor([[1.0, 0.9, -0.3], [0.2, 0.15, -1.0]])).requires_grad_()
+    goal = Untargeted(torch.tensor([0, 0]))
+    (plain,) = torch.autograd.grad(CrossEntropy()(z, goal).sum(), z)
+    (soft,) = torch.autograd.grad(CrossEntropy(spread=20.0)(z, goal).sum(), z)
+    assert bool((plain == 0).all())
+    assert bool((soft[:, 0] < 0).all())
+    assert bool((soft[:, 1] > 0).all())
+    small = torch.tensor([[1.0, 0.9, -0.3]])
+    one = Untargeted(torch.tensor([0]))
+    assert torch.equal(CrossEntropy(spread=20.0)(small, one), CrossEntropy()(small, one))
+    scaled = CrossEntropy(spread=20.0)(z.detach()[:1], one)
+    assert torch.allclose(scaled, CrossEntropy()(z.detach()[:1] * 20 / z.detach()[:1].std(1), one))
