@@ -123,7 +123,7 @@ class Outcome(Rows):
     checks: Tensor  # forwards that only judged: the clean look and the verification
     first_success: Tensor  # the look (counted from 1) that first broke the row, 0 where none did
     part: Tensor  # of a composite: which of its parts, in turn, broke the row; of an attack 0; -1 where none did
-    parts: Tensor  # (n, parts, 3), int64: forwards, backwards and checks of each part
+    parts: Tensor  # (n, parts, 3), int64: forwards, backwards and checks of each part that any row came to
 
     @property
     def broken(self) -> Mask:
