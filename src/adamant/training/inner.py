@@ -226,7 +226,7 @@ class Pool:
 
 @final
 @dataclass(frozen=True)
-class Within:
+class Under:
     """An inner part within a threat model of its own; the run's schedule of the budget applies to it, too."""
 
     threat: Projectable
@@ -305,4 +305,4 @@ def _grown(inner: Inner) -> Inner:
     return inner.stronger() if isinstance(inner, Growing) else inner
 
 
-CATALOGUE: tuple[type, ...] = (Keep, Ascend, Stray, Pool, Within, Together, Stages)
+CATALOGUE: tuple[type, ...] = (Keep, Ascend, Stray, Pool, Under, Together, Stages)

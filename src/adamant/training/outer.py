@@ -165,7 +165,7 @@ class CE:
 
 @final
 @dataclass(frozen=True)
-class KL:
+class Divergence:
     """Divergence of what the model says of one view from what it says of another, KL(p(from) || p(to))."""
 
     source: str
@@ -292,4 +292,4 @@ class Worst:
         return f"max({', '.join(map(str, self.terms))})"
 
 
-CATALOGUE: tuple[type, ...] = (CE, KL, Squared, Times, Balanced, Sum, Worst)
+CATALOGUE: tuple[type, ...] = (CE, Divergence, Squared, Times, Balanced, Sum, Worst)
