@@ -237,6 +237,7 @@ def perturb(
     *,
     rng: Rng,
     access: Access | None = None,
+    settings: Settings | None = None,
 ) -> Inputs:
     """The attack's last point for every row, and nothing else: for training, and for examples that are to transfer.
 
@@ -249,7 +250,7 @@ def perturb(
             "trained with nor transferred."
         )
     _check_threat(attack, threat, x, type(threat).__name__)
-    desk = Blind(Caller(unwrapped(model), Settings(lanes=1)))
+    desk = Blind(Caller(unwrapped(model), settings or Settings(lanes=1)))
     p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     s = attack.init(p)
     for t in range(attack.steps):

@@ -35,17 +35,18 @@ from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
 from adamant.threats import L0, L1, L2, Flow, Linf, Patch, Recolour, Spatial
-from adamant.training import Plan, average, inner, knobs, outer, plan, recipes
+from adamant.training import SWA, Plan, augment, plan, recipes
+from adamant.training import catalogue as training
 from adamant.training.average import EMA
-from adamant.training.inner import Ascend, Keep, Pool
+from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under
 from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
-from adamant.training.outer import CE, Balanced, Sum, Times
+from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
 from adamant.training.plan import SGD, Adam
 from adamant.values import brief, read
 
 WORDS = {
     **words.PARTS, **words.ATTACKS, **words.THREATS, **words.ACCESS, **words.RECIPES, **words._TRAINING,
-    **words.OPTIMIZERS, "Plan": Plan, "Suite": evaluation.Suite,
+    **words.OPTIMIZERS, **words.AUGMENTS, "Plan": Plan, "Suite": evaluation.Suite,
     "Course": evaluation.Course,
 }  # fmt: skip
 NAMES = {**WORDS, "inf": math.inf}
@@ -72,6 +73,9 @@ TRAINING = [
     CE("clean"), CE("it's", smoothing=0.1), Times(2.5, CE("adv")), Sum(CE("clean"), Times(0.1, CE("adv"))),
     Sum(CE("a")),
     Balanced(CE("clean"), CE("adv")), Balanced(CE("clean"), Sum(CE("adv"), CE("l1")), 0.25),
+    Divergence("clean", "adv"), Squared("clean", "adv"), Worst(CE("linf"), CE("l2")), Times(2.0, CE("adv"), Ramp()),
+    Stray(PGD(loss=losses.KL())), Under(L2(0.5), Ascend(FGSM(), "l2")), Together(Keep(), Ascend(FGSM())),
+    Stages(((0.5, Ascend(FGSM())), (1.0, Keep()))), SWA(), augment.Crop(2), Plan(augment=(augment.Flip(),)),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),
@@ -101,7 +105,7 @@ def test_no_member_of_a_catalogue_is_left_out() -> None:
     covered = {type(v) for v in EVERYTHING}
     members = [
         *threats.CATALOGUE, *(e.member for e in catalogue.CATALOGUE), *starts.CATALOGUE, *losses.CATALOGUE,
-        *access.CATALOGUE, *knobs.CATALOGUE, *average.CATALOGUE, *outer.CATALOGUE, *inner.CATALOGUE, *plan.CATALOGUE,
+        *access.CATALOGUE, *training.PARTS, *training.AUGMENTS, *plan.CATALOGUE,
     ]  # fmt: skip
     missing = [m.__name__ for m in members if m not in covered]
     for name in missing:  # a member of a later version: at least as it comes

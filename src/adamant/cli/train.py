@@ -85,7 +85,7 @@ class Train(Source):
         self.console.print(
             f"Best epoch {report.best_epoch} of {len(report.epochs)}: "
             f"clean {best['clean']:.1%}, robust {best['robust']:.1%} "
-            f"on validation rows under {brief(plan.select)}. {report.seconds:.0f} s. Seed {self.seed}."
+            f"on validation rows under {brief(plan.selector(threat))}. {report.seconds:.0f} s. Seed {self.seed}."
         )
         self.console.print(f"Model: {folder / 'model.safetensors'}  Report: {folder / 'report.html'}")
         return 0

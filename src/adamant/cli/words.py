@@ -17,7 +17,7 @@ from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
 from adamant.threats import L0, Projectable
-from adamant.training import Plan, Recipe, average, inner, knobs, outer, plan, recipes
+from adamant.training import Plan, Recipe, catalogue, plan, recipes
 from adamant.values import brief, read
 from adamant.variety import Varied
 
@@ -34,7 +34,8 @@ THREATS: Words = _named(threats.CATALOGUE)
 ACCESS: Words = _named((*access.CATALOGUE, Varied))
 _CHANGES: Words = _named((*variety.CATALOGUE, Shared))
 RECIPES: Words = _named(recipes.CATALOGUE)
-_TRAINING: Words = _named((*average.CATALOGUE, *inner.CATALOGUE, *knobs.CATALOGUE, *outer.CATALOGUE, Recipe))
+_TRAINING: Words = _named(catalogue.PARTS)
+AUGMENTS: Words = _named(catalogue.AUGMENTS)
 OPTIMIZERS: Words = _named(tuple(m for m in plan.CATALOGUE if m is not Plan))
 
 
@@ -61,7 +62,7 @@ def sight(text: str) -> access.Access:
 
 def recipe(text: str) -> Recipe:
     """`madry(attack=PGD(steps=7))`."""
-    made = read(text, {**RECIPES, **_TRAINING, **ATTACKS, **PARTS}, kind="recipe")
+    made = read(text, {**RECIPES, **_TRAINING, **ATTACKS, **THREATS, **PARTS}, kind="recipe")
     if not isinstance(made, Recipe):
         raise InputError(f"{text!r} is no recipe: choose among {', '.join(RECIPES)}.")
     return _sound(made, text)
@@ -96,8 +97,8 @@ def _expect(value: Any, words: Words, text: str, kind: str) -> Any:
 _POSITIVE = ("steps", "n", "keep", "rate", "sigma", "span")
 # Protocols of one call look alike: whoever is in the catalogue is meant.
 _MEMBERS: dict[type, tuple[Any, ...]] = {
-    losses.Loss: losses.CATALOGUE, starts.Start: starts.CATALOGUE, knobs.Knob: knobs.CATALOGUE,
-    inner.Inner: inner.CATALOGUE, outer.Outer: outer.CATALOGUE, variety.Change: variety.CATALOGUE,
+    losses.Loss: losses.CATALOGUE, starts.Start: starts.CATALOGUE, variety.Change: variety.CATALOGUE,
+    **catalogue.MEMBERS,
 }  # fmt: skip
 
 

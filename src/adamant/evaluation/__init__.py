@@ -5,9 +5,9 @@ from adamant.evaluation.compare import Comparison, Pair, Side, Standing, Worst, 
 from adamant.evaluation.corrupted import Corrupted, corrupted
 from adamant.evaluation.counting import Paired
 from adamant.evaluation.parts import write_tables
-from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Course, Suite
 from adamant.evaluation.transfer import Transfer, transfer
+from adamant.shards import Shard
 
 __all__ = [
     "AUTOATTACK",

@@ -25,10 +25,10 @@ from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
 from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.parts import Part, Parts, Stage
-from adamant.evaluation.shards import Shard
 from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.shards import Shard
 from adamant.threats import L0, Projectable
 from adamant.values import brief
 

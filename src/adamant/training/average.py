@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Average(Protocol):
+    """Takes the weights and buffers after every step into a mean."""
+
+    def share(self, step: int, steps: int) -> float:
+        """The share of the live weights in the mean after this step, of so many."""
+        ...
 
 
 @final
@@ -19,15 +29,33 @@ class EMA:
 
     decay: float = 0.995
 
-    def update(self, mean: dict[str, Tensor], model: nn.Module, step: int) -> None:
-        """One step of the average, in place."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    mean[name].lerp_(value, 1 - decay)
-                else:
-                    mean[name].copy_(value)
+    def share(self, step: int, steps: int) -> float:
+        return 1 - min(self.decay, (1 + step) / (10 + step))
 
 
-CATALOGUE: tuple[type, ...] = (EMA,)
+@final
+@dataclass(frozen=True)
+class SWA:
+    """The plain mean of weights and buffers from `start` on (Izmailov et al., 2018, arXiv:1803.05407).
+
+    Until then it is the live network; where the rate falls to nothing at the end, a mean has little left to do.
+    """
+
+    start: float = 0.75
+
+    def share(self, step: int, steps: int) -> float:
+        return 1 / max(1, step - math.ceil(self.start * steps) + 2) if step >= self.start * steps else 1.0
+
+
+def update(average: Average, mean: dict[str, Tensor], model: nn.Module, step: int, steps: int) -> None:
+    """One step of the mean, in place; counters are copied."""
+    share = average.share(step, steps)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                mean[name].lerp_(value, share)
+            else:
+                mean[name].copy_(value)
+
+
+CATALOGUE: tuple[type, ...] = (EMA, SWA)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,15 @@ from torch import Tensor, nn
 from adamant.errors import RunError
 from adamant.files import write_whole
 
-FORMAT = "adamant.checkpoint/1"
+FORMAT = "adamant.checkpoint/2"
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights, optimiser and memory at one moment, as tensors by name, with the facts beside them."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
 
 
 @dataclass
@@ -26,30 +35,63 @@ class Progress:
     seconds: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=lambda: [])
     best_epoch: int = 0
+    probed: float = 0.0  # the best robust accuracy that a guard saw
     best: dict[str, Tensor] = field(default_factory=lambda: {})
     mean: dict[str, Tensor] = field(default_factory=lambda: {})  # the averaged weights, where the recipe averages
     memory: dict[str, Tensor] = field(default_factory=lambda: {})
+    # What a return to `good` does not undo:
+    rate: float = 1.0  # times the learning rate; halved when the loss was no number
+    strength: int = 0  # how often the inner part was made stronger
+    events: list[dict[str, Any]] = field(default_factory=lambda: [])
+    good: State | None = None  # where the run was well
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: str) -> None:
-    """Write the checkpoint whole or not at all."""
+def pack(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> State:
+    """A copy of all that going on from here needs."""
     state = optimizer.state_dict()["state"]
-    groups: dict[str, dict[str, Tensor]] = {
+    groups: dict[str, Mapping[str, Tensor]] = {
         "model": model.state_dict(),
         "best": progress.best,
         "mean": progress.mean,
         "memory": progress.memory,
         "optimizer": {f"{i}.{k}": v for i, held in state.items() for k, v in held.items() if isinstance(v, Tensor)},
     }
-    tensors = {f"{g}/{k}": v.detach().cpu().contiguous().clone() for g, held in groups.items() for k, v in held.items()}
+    tensors = {f"{g}/{k}": v.detach().clone() for g, held in groups.items() for k, v in held.items()}
+    names = ("step", "epochs", "best_epoch", "probed")
+    facts = {n: getattr(progress, n) for n in names}
+    return State(tensors, {**facts, "epochs": list(progress.epochs)})
+
+
+def unpack(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Put model, optimiser and progress back where they were; raises RuntimeError where the model is another."""
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "mean": {}, "memory": {}, "optimizer": {}}
+    device = next(model.parameters()).device
+    for name, value in state.tensors.items():
+        part, _, key = name.partition("/")
+        parts[part][key] = value.to(device, copy=True)
+    model.load_state_dict(parts["model"])
+    held: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        place, _, key = name.partition(".")
+        held.setdefault(int(place), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+    progress.best, progress.mean, progress.memory = parts["best"], parts["mean"], parts["memory"]
+    for name, value in state.facts.items():
+        setattr(progress, name, list(cast(list[Any], value)) if isinstance(value, list) else value)
+
+
+def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: str) -> None:
+    """Write the checkpoint whole or not at all."""
+    now, good = pack(model, optimizer, progress), progress.good
+    tensors = {**now.tensors, **({f"good/{k}": v for k, v in good.tensors.items()} if good else {})}
     facts = {
-        "step": progress.step,
-        "seconds": progress.seconds,
-        "epochs": progress.epochs,
-        "best_epoch": progress.best_epoch,
+        "now": now.facts,
+        "good": good.facts if good else None,
+        "kept": {n: getattr(progress, n) for n in ("seconds", "rate", "strength", "events")},
     }
     metadata = {"format": FORMAT, "identity": identity, "facts": json.dumps(facts)}
-    write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
+    whole = {k: v.cpu().contiguous() for k, v in tensors.items()}
+    write_whole(path, safetensors.torch.save(whole, metadata=metadata))
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress:
@@ -69,23 +111,15 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
             f"The checkpoint {path} belongs to another run:\n  it was  {metadata['identity']}\n  this is {identity}\n"
             "Give the same recipe, plan, threat, data and seed, or another --out."
         )
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "mean": {}, "memory": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, key = name.partition("/")
-        parts[part][key] = value
-    device = next(model.parameters()).device
+    facts = cast(dict[str, Any], json.loads(metadata["facts"]))
+    progress = Progress(**facts["kept"])
+    now = State({k: v for k, v in tensors.items() if not k.startswith("good/")}, facts["now"])
     try:
-        model.load_state_dict(parts["model"])
+        unpack(now, model, optimizer, progress)
     except RuntimeError as error:
         raise RunError(f"The checkpoint {path} belongs to another model: {error}.") from error
-    full = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        place, _, key = name.partition(".")
-        state.setdefault(int(place), {})[key] = value
-    optimizer.load_state_dict({**full, "state": state})
-    facts = cast(dict[str, Any], json.loads(metadata["facts"]))
-    best, mean, memory = ({k: v.to(device) for k, v in parts[p].items()} for p in ("best", "mean", "memory"))
-    return Progress(
-        facts["step"], facts["seconds"], facts["epochs"], facts["best_epoch"], best=best, mean=mean, memory=memory
-    )
+    if facts["good"] is not None:
+        device = next(model.parameters()).device
+        good = {k.removeprefix("good/"): v.to(device) for k, v in tensors.items() if k.startswith("good/")}
+        progress.good = State(good, facts["good"])
+    return progress

@@ -1,42 +1,34 @@
-"""Training: the one step of the code base, and the loop around it that can be killed and resumed bit for bit."""
+"""Training: the loop around the one step, which can be killed and resumed bit for bit, and goes back where it fails."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from adamant._types import Inputs, Labels
 from adamant.batch import PerRow
-from adamant.calling import Settings, untouched
+from adamant.calling import untouched
 from adamant.engine import Status, run
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
-from adamant.random import Rng, blend, permutation, sealed
-from adamant.threats import Projectable
+from adamant.random import Rng, blend, permutation
+from adamant.shards import Shard
 from adamant.training import checkpoint
 from adamant.training.checkpoint import Progress
-from adamant.training.inner import Batch
-from adamant.training.outer import Views
-from adamant.training.plan import Plan
-from adamant.training.recipes import Recipe
+from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
+from adamant.training.step import Forge, Job, frozen, placed
 
-
-class Labelled(Protocol):
-    """Rows of inputs with their labels."""
-
-    @property
-    def x(self) -> Tensor: ...
-
-    @property
-    def y(self) -> Tensor: ...
+_RETURNS = 5  # how often a run may go back for want of a loss that is a number
 
 
 @final
@@ -48,173 +40,186 @@ class Report:
     best_epoch: int
     seconds: float
     steps: int
+    events: tuple[dict[str, Any], ...] = ()  # where the run went back: at which step, why, and to where
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One training run: everything that decides its weights, and where and how it is watched."""
-
-    model: nn.Module
-    data: Labelled
-    validation: Labelled
-    threat: Projectable
-    recipe: Recipe
-    plan: Plan = Plan()
-    seed: int = 0
-    folder: Path | None = None  # where the checkpoint goes; nowhere without
-    resume: bool = False
-    watch: Callable[[int, int, str], None] | None = field(default=None, compare=False, repr=False)  # step, steps, words
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps in an epoch; the rows that do not fill a batch wait for another epoch's order."""
-        return len(self.data.y) // self.plan.batch_size
-
-    @property
-    def steps(self) -> int:
-        """Steps in the whole run."""
-        return self.per_epoch * self.plan.epochs
-
-    @property
-    def identity(self) -> str:
-        """What must be the same for a checkpoint to be continued."""
-        digest = hashlib.sha256()
-        for part in (self.data.x, self.data.y, self.validation.x, self.validation.y):
-            digest.update(part.detach().cpu().contiguous().numpy().data)
-        rows = f"{len(self.data.y)} rows, sha256 {digest.hexdigest()[:16]}"
-        return f"{self.recipe!r} | {self.plan!r} | {self.threat!r} | seed {self.seed} | {rows}"
+def identity(job: Job) -> str:
+    """What must be the same for a checkpoint to be continued."""
+    digest = hashlib.sha256()
+    sets = (job.data, job.validation, *((job.extra,) if job.extra else ()))
+    for part in (tensor for rows in sets for tensor in (rows.x, rows.y)):
+        digest.update(part.detach().cpu().contiguous().numpy().data)
+    rows = f"{len(job.data.y)} rows, sha256 {digest.hexdigest()[:16]}"
+    return f"{job.recipe!r} | {job.plan!r} | {job.threat!r} | seed {job.seed} | {rows}"
 
 
 def fit(job: Job) -> Report:
     """Train the model in place; it ends in eval mode with the weights of the best checkpoint.
 
-    Raises InputError for a plan that does not fit the data, ModelError when the loss is no longer a number, and
-    RunError when a checkpoint of another run is resumed. Ctrl-C leaves the last checkpoint for `resume`.
+    Raises InputError for a plan that does not fit the data, ModelError when the loss is no longer a number, however
+    often the run goes back, and RunError when a checkpoint of another run is resumed. Ctrl-C and SIGTERM end the step,
+    write a checkpoint for `resume`, and raise KeyboardInterrupt.
     """
     job.plan.check(len(job.data.y))
     if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
         raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
-    job.threat.check(job.data.x)
-    model, optimizer = job.model, job.plan.optimizer.build(job.model, job.plan.l2)
-    path = job.folder / "checkpoint.safetensors" if job.folder else None
-    identity = job.identity if path else ""
-    if job.resume and path and path.exists():
-        progress = checkpoint.load(path, model, optimizer, identity)
-    else:
-        progress = Progress(mean=_copy(model) if job.recipe.average else {})
-    began = saved = time.monotonic() - progress.seconds
-    with _dropout(model, job.plan.dropout):
+    for threat in threats_of(job.recipe.inner, job.threat):
+        threat.check(job.data.x)
+    with frozen(job), _dropout(job.model, job.plan.dropout), _asked_to_stop() as asked:
+        forge = Forge.of(job, Shard.here())
+        progress = _Run(job, forge, asked).whole()
+    job.model.load_state_dict(progress.best)
+    job.model.eval()
+    return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step, tuple(progress.events))
+
+
+@dataclass
+class _Run:
+    """The loop, and what it does between steps."""
+
+    job: Job
+    forge: Forge
+    asked: Callable[[], bool]
+
+    def whole(self) -> Progress:
+        """From the first step, or from the checkpoint, to the last."""
+        job, recipe = self.job, self.job.recipe
+        path = job.folder / "checkpoint.safetensors" if job.folder else None
+        name = identity(job) if path else ""
+        if job.resume and path and path.exists():
+            progress = checkpoint.load(path, job.model, self.forge.optimizer, name)
+        else:
+            progress = Progress(mean=_copy(job.model) if recipe.average else {})
+            progress.good = self._packed(progress)
+        began = saved = time.monotonic() - progress.seconds
         while progress.step < job.steps and not _patience_is_over(job, progress):
             if progress.step % job.per_epoch == 0:
-                _refresh(job, progress)
-            loss = _step(job, optimizer, progress)
+                self._refresh(progress)
+            loss = self.forge.step(progress)
+            if not math.isfinite(loss):
+                self._no_number(progress)
+                continue
             progress.step, progress.seconds = progress.step + 1, time.monotonic() - began
             if job.watch:
                 job.watch(progress.step, job.steps, f"loss {loss:.3f}")
             over = progress.step % job.per_epoch == 0
             if over:
-                _close_epoch(job, progress, loss, optimizer.param_groups[0]["lr"])
-            if path and (over or time.monotonic() - saved > job.plan.save_every):
-                checkpoint.save(path, model, optimizer, progress, identity)
+                self._close_epoch(progress, loss)
+            if self._probe(progress) and over:
+                progress.good = self._packed(progress)
+            stop = self.asked()
+            if path and (over or stop or time.monotonic() - saved > job.plan.save_every):
+                self._save(path, progress, name)
                 saved = time.monotonic()
-    model.load_state_dict(progress.best)
-    model.eval()
-    return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step)
+            if stop:
+                raise KeyboardInterrupt
+        return progress
 
+    def _save(self, path: Path, progress: Progress, name: str) -> None:
+        if self.forge.shard.first:
+            checkpoint.save(path, self.job.model, self.forge.optimizer, progress, name)
 
-def _step(job: Job, optimizer: torch.optim.Optimizer, progress: Progress) -> float:
-    """The one training step: make the views, minimise the expression over them, average."""
-    step, recipe, model = progress.step, job.recipe, job.model
-    done = step / job.steps
-    rows = _rows(job, step)
-    x, y = _placed(job, rows)
-    rng = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step)
-    threat = _scaled(job.threat, recipe.eps(done))
-    with untouched(
-        model, seed=blend(job.seed, step)
-    ):  # the attack sees the model in eval mode, with its weights frozen
-        views = recipe.inner(model, Batch(x, y, rows.to(x.device), rng), threat, progress.memory)
-    for group in optimizer.param_groups:
-        group["lr"] = job.plan.optimizer.rate * job.plan.shape(done)
-    model.train()
-    with sealed(blend(job.seed, step)):
-        loss = recipe.outer(Views({"clean": x, **views}, y, model)).mean()
-        if job.plan.l1:
-            loss = loss + job.plan.l1 * sum(p.abs().sum() for p in model.parameters() if p.ndim > 1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-    value = loss.item()
-    if value != value:
-        raise ModelError(
-            f"The loss is no longer a number at step {step} of {job.steps}: lower the learning rate "
-            f"(now {job.plan.optimizer.rate:g}). The last checkpoint is kept."
-        )
-    optimizer.step()
-    if recipe.average:
-        recipe.average.update(progress.mean, model, step)
-    return value
+    def _packed(self, progress: Progress) -> checkpoint.State:
+        return checkpoint.pack(self.job.model, self.forge.optimizer, progress)
 
+    def _refresh(self, progress: Progress) -> None:
+        job = self.job
+        parts = [part for part in parts_of(job.recipe.inner) if isinstance(part, Refreshed)]
+        if not parts:
+            return
+        everything = torch.arange(len(job.data.y) + (len(job.extra.y) if job.extra else 0))
+        x, y = placed(job, everything)
+        rng = Rng.of(job.seed, everything).to(x.device).fold("refresh").fold(progress.step)
+        threat = scaled(job.threat, job.recipe.eps(progress.step / job.steps))
+        with untouched(job.model, seed=blend(job.seed, progress.step)):
+            for part in parts:
+                part.refresh(job.model, x, y, threat, rng, progress.memory)
 
-def _rows(job: Job, step: int) -> Tensor:
-    """The training rows of a step: a slice of the epoch's order, which is a function of seed and epoch."""
-    epoch, place = divmod(step, job.per_epoch)
-    order = permutation(len(job.data.y), job.seed, f"epoch {epoch}")
-    return order[place * job.plan.batch_size : (place + 1) * job.plan.batch_size]
+    # --- going back -----------------------------------------------------------------------------------------------
 
+    def _no_number(self, progress: Progress) -> None:
+        """Back to where the run was well, with half the learning rate; after some such returns, an error."""
+        job = self.job
+        before = sum(e["why"].startswith("the loss") for e in progress.events)
+        if before == _RETURNS:
+            raise ModelError(
+                f"The loss is no longer a number at step {progress.step} of {job.steps}, for the {_RETURNS + 1}th "
+                f"time: lower the learning rate (now {job.plan.optimizer.rate * progress.rate:g}). "
+                "The last checkpoint is kept."
+            )
+        self._go_back(progress, "the loss was no number, so the learning rate is halved")
+        progress.rate /= 2
 
-def _placed(job: Job, rows: Tensor) -> tuple[Inputs, Labels]:
-    device = next(job.model.parameters()).device
-    return job.data.x[rows].to(device), job.data.y[rows].to(device)
+    def _probe(self, progress: Progress) -> bool:
+        """Whether all is well, as far as a guard can see; where it is not, the run is back at its last good place."""
+        job, guard = self.job, self.job.recipe.guard
+        if guard is None or progress.step % guard.every:
+            return True
+        rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
+        x, y = placed(job, rows)
+        found = guard.probe(job.model, x, y, job.threat, Rng.of(job.seed, rows).fold("guard"))
+        why = guard.alarm(found, progress.probed)
+        if why and sum("stronger" in e["why"] for e in progress.events) < _RETURNS:
+            self._go_back(progress, f"{why}, so the attack is made stronger")
+            progress.strength += 1
+            return False
+        progress.probed = max(progress.probed, found[0])
+        progress.good = self._packed(progress)
+        return True
 
+    def _go_back(self, progress: Progress, why: str) -> None:
+        at, good = progress.step, progress.good
+        assert good is not None
+        checkpoint.unpack(good, self.job.model, self.forge.optimizer, progress)
+        progress.events.append({"step": at, "why": why, "back_to": progress.step})
+        if self.job.watch:
+            self.job.watch(progress.step, self.job.steps, f"back from step {at} to {progress.step}: {why}")
 
-def _scaled(threat: Projectable, by: float) -> Projectable:
-    eps = float(getattr(threat, "eps", 1.0))
-    return threat if by == 1 else threat.at(max(eps * by, 1e-12 * eps))
+    # --- the end of an epoch --------------------------------------------------------------------------------------
 
-
-def _refresh(job: Job, progress: Progress) -> None:
-    everything = torch.arange(len(job.data.y))
-    x, y = _placed(job, everything)
-    rng = Rng.of(job.seed, everything).to(x.device).fold("refresh").fold(progress.step)
-    threat = _scaled(job.threat, job.recipe.eps(progress.step / job.steps))
-    with untouched(job.model, seed=blend(job.seed, progress.step)):
-        job.recipe.inner.refresh(job.model, x, y, threat, rng, progress.memory)
-
-
-def _close_epoch(job: Job, progress: Progress, loss: float, rate: float) -> None:
-    """Validate the weights that would be saved, write the epoch down, and keep them if they are the best yet."""
-    live = _copy(job.model)
-    candidate = progress.mean if job.recipe.average else live
-    job.model.load_state_dict(candidate)
-    clean, robust = validate(job)
-    job.model.load_state_dict(live)
-    epoch = progress.step // job.per_epoch
-    entry: dict[str, Any] = {
-        "epoch": epoch,
-        "step": progress.step,
-        "loss": loss,
-        "rate": rate,
-        "clean": clean,
-        "robust": robust,
-    }
-    progress.epochs.append({**entry, "seconds": progress.seconds})
-    before = progress.epochs[progress.best_epoch - 1] if progress.best_epoch else {"robust": -1.0, "clean": -1.0}
-    # Ordinary training is chosen by what it is for, or an untrained epoch could win by a row that happened to stand.
-    first, second = ("robust", "clean") if job.recipe.inner.cost else ("clean", "robust")
-    if (entry[first], entry[second]) > (before[first], before[second]):
-        progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
-    if job.watch:
-        job.watch(progress.step, job.steps, f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows")
+    def _close_epoch(self, progress: Progress, loss: float) -> None:
+        """Validate the weights that would be saved, write the epoch down, and keep them if they are the best yet."""
+        job = self.job
+        live = _copy(job.model)
+        candidate = progress.mean if job.recipe.average else live
+        job.model.load_state_dict(candidate)
+        clean, robust = validate(job)
+        job.model.load_state_dict(live)
+        epoch = progress.step // job.per_epoch
+        entry: dict[str, Any] = {
+            "epoch": epoch,
+            "step": progress.step,
+            "loss": loss,
+            "rate": self.forge.optimizer.param_groups[0]["lr"],
+            "clean": clean,
+            "robust": robust,
+        }
+        progress.epochs.append({**entry, "seconds": progress.seconds})
+        before = progress.epochs[progress.best_epoch - 1] if progress.best_epoch else {"robust": -1.0, "clean": -1.0}
+        # Ordinary training is chosen by what it is for, or an untrained epoch could win by a row that chanced to stand.
+        first, second = ("robust", "clean") if job.recipe.hardens else ("clean", "robust")
+        if (entry[first], entry[second]) > (before[first], before[second]):
+            progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
+        if job.watch:
+            words = f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows"
+            job.watch(progress.step, job.steps, words)
 
 
 def validate(job: Job) -> tuple[float, float]:
-    """Clean and robust accuracy on the first rows of the validation set, under the plan's own attack."""
+    """Clean and robust accuracy on the first rows of the validation set; within several threat models, the union's."""
+    shard = Shard.here()
     x, y = job.validation.x[: job.plan.select_rows], job.validation.y[: job.plan.select_rows]
-    rng = Rng.of(job.seed, len(x)).fold("validation")
-    out = run(job.plan.select, job.model, x, Untargeted(y), job.threat, rng=rng, settings=Settings())
-    wrong = float((out.status == Status.WRONG_ALREADY).double().mean())
-    return 1 - wrong, out.robust_accuracy
+    rows = torch.arange(len(y))[shard.rank :: shard.world]
+    right, standing = torch.ones(len(rows), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)
+    for threat in threats_of(job.recipe.inner, job.threat) if len(rows) else ():
+        rng = Rng.of(job.seed, rows).fold("validation")
+        out = run(job.plan.selector(threat), job.model, x[rows], Untargeted(y[rows]), threat, rng=rng)
+        right &= out.status != Status.WRONG_ALREADY
+        standing &= out.status == Status.ROBUST
+    counts = torch.tensor([int(right.sum()), int((right & standing).sum())])
+    if shard.world > 1:
+        distributed.all_reduce(counts)
+    return int(counts[0]) / len(y), int(counts[1]) / len(y)
 
 
 def _patience_is_over(job: Job, progress: Progress) -> bool:
@@ -224,6 +229,25 @@ def _patience_is_over(job: Job, progress: Progress) -> bool:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+@contextmanager
+def _asked_to_stop() -> Generator[Callable[[], bool]]:
+    """Inside, Ctrl-C and SIGTERM only ask to stop, so that no step is cut in two; a second Ctrl-C does cut."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: object) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

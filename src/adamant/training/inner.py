@@ -1,18 +1,22 @@
-"""Where the adversarial view of a batch comes from."""
+"""Where the adversarial views of a batch come from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
 from adamant.access import Sight
+from adamant.attacks.gradient import FGSM, PGD
+from adamant.attacks.starts import Here
+from adamant.calling import Settings
 from adamant.engine import Attack, perturb
 from adamant.errors import InputError
-from adamant.goals import Untargeted
+from adamant.goals import Diverge, Untargeted
 from adamant.random import Rng
 from adamant.threats import Projectable
 
@@ -27,6 +31,9 @@ class Batch:
     y: Labels
     places: Tensor  # the place of each row in the training set
     rng: Rng  # keyed by the training rows and the step
+    done: float = 0.0  # how much of the run is over
+    scale: float = 1.0  # of the budget, at this step; the threat that an inner part is given is scaled already
+    settings: Settings = Settings(lanes=1)  # how the attack calls the model
 
 
 @runtime_checkable
@@ -38,19 +45,95 @@ class Inner(Protocol):
         """Forward-equivalents per step and row: a forward is 1, a backward by the input is 1."""
         ...
 
-    def refresh(self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory) -> None:
-        """Called before every epoch, with the whole training set."""
-        ...
-
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         """The views of this batch; called with the model in its attack mode and its weights frozen."""
         ...
 
 
-def _passes(attack: Attack) -> int:
+@runtime_checkable
+class Refreshed(Protocol):
+    """An inner part that is called before every epoch, with the whole training set."""
+
+    def refresh(
+        self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory
+    ) -> None: ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An inner part that learns from the training pass itself, without a pass of its own."""
+
+    @property
+    def learns(self) -> str:
+        """The view by whose input it wants the gradient of the objective."""
+        ...
+
+    def learn(self, batch: Batch, gradient: Inputs, threat: Projectable, memory: Memory) -> None:
+        """Called after the backward of every step."""
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """An inner part that can be made stronger, where the model has learnt to answer it and nothing else."""
+
+    def stronger(self) -> Inner: ...
+
+
+@runtime_checkable
+class Several(Protocol):
+    """An inner part made of others."""
+
+    @property
+    def parts(self) -> tuple[Inner, ...]: ...
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """An inner part within a threat model of its own, beside that of the run."""
+
+    @property
+    def threat(self) -> Projectable: ...
+
+
+def parts_of(inner: Inner) -> Iterator[Inner]:
+    """An inner part, and those that it is made of."""
+    yield inner
+    if isinstance(inner, Several):
+        for part in inner.parts:
+            yield from parts_of(part)
+
+
+def threats_of(inner: Inner, threat: Projectable) -> tuple[Projectable, ...]:
+    """The threat models that a recipe trains within: its own, or that of the run."""
+    own = tuple(p.threat for p in parts_of(inner) if isinstance(p, Elsewhere))
+    return tuple(dict.fromkeys(own)) or (threat,)
+
+
+def scaled(threat: Projectable, by: float) -> Projectable:
+    """The threat model with a share of its budget; never none at all, which no attack could use."""
+    eps = float(getattr(threat, "eps", 1.0))
+    return threat if by == 1 else threat.at(max(eps * by, 1e-12 * eps))
+
+
+def passes(attack: Attack) -> int:
+    """What an attack costs in training: a forward and a backward by the input for each step."""
     if attack.needs != Sight.GRADIENT:
         raise InputError(f"Training climbs gradients, and {type(attack).__name__} uses none: take PGD(...) or FGSM().")
     return 2 * attack.steps
+
+
+def stronger(attack: Attack) -> Attack:
+    """One step more on a path of the same length; a single step becomes two."""
+    if isinstance(attack, FGSM):
+        return PGD(steps=2, rate=0.6, start=Here(), loss=attack.loss)
+    names = {f.name for f in fields(attack)} if hasattr(attack, "__dataclass_fields__") else set[str]()  # type: ignore[arg-type]
+    if "steps" not in names:
+        return attack
+    more: dict[str, Any] = {"steps": attack.steps + 1}
+    if "rate" in names:
+        more["rate"] = attack.rate * attack.steps / (attack.steps + 1)  # type: ignore[attr-defined]
+    return replace(attack, **more)  # type: ignore[type-var]
 
 
 @final
@@ -62,9 +145,6 @@ class Keep:
     def cost(self) -> int:
         return 0
 
-    def refresh(self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory) -> None:
-        return
-
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         return {}
 
@@ -72,19 +152,45 @@ class Keep:
 @final
 @dataclass(frozen=True)
 class Ascend:
-    """The view `adv`: the last point of an attack on the model as it is at this step."""
+    """A view: the last point of an attack on the model as it is at this step."""
 
     attack: Attack
+    view: str = "adv"
 
     @property
     def cost(self) -> int:
-        return _passes(self.attack)
+        return passes(self.attack)
 
-    def refresh(self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory) -> None:
-        return
+    def stronger(self) -> Inner:
+        return replace(self, attack=stronger(self.attack))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
-        return {"adv": perturb(self.attack, model, batch.x, Untargeted(batch.y), threat, rng=batch.rng)}
+        goal = Untargeted(batch.y)
+        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+
+
+@final
+@dataclass(frozen=True)
+class Stray:
+    """A view: where an attack leads the model furthest away from its own answer to the clean input; uses no label.
+
+    The attack climbs `KL()`, and begins beside the input (`Near()`), where that has no gradient.
+    """
+
+    attack: Attack
+    view: str = "adv"
+
+    @property
+    def cost(self) -> int:
+        return passes(self.attack) + 1
+
+    def stronger(self) -> Inner:
+        return replace(self, attack=stronger(self.attack))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
+        with torch.no_grad():
+            goal = Diverge(model(batch.x))
+        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
 
 
 @final
@@ -101,7 +207,7 @@ class Pool:
 
     @property
     def cost(self) -> int:
-        return _passes(self.attack)  # once per row and epoch, as in `Ascend`, but all at one moment
+        return passes(self.attack)  # once per row and epoch, as in `Ascend`, but all at one moment
 
     def refresh(self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory) -> None:
         parts = [
@@ -118,4 +224,85 @@ class Pool:
         return {"adv": pool[generation, batch.places]}
 
 
-CATALOGUE: tuple[type, ...] = (Keep, Ascend, Pool)
+@final
+@dataclass(frozen=True)
+class Under:
+    """An inner part within a threat model of its own; the run's schedule of the budget applies to it, too."""
+
+    threat: Projectable
+    inner: Inner
+
+    @property
+    def cost(self) -> int:
+        return self.inner.cost
+
+    @property
+    def parts(self) -> tuple[Inner, ...]:
+        return (self.inner,)
+
+    def stronger(self) -> Inner:
+        return replace(self, inner=_grown(self.inner))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
+        return self.inner(model, batch, scaled(self.threat, batch.scale), memory)
+
+
+@final
+@dataclass(frozen=True, init=False)
+class Together:
+    """The views of several inner parts."""
+
+    parts: tuple[Inner, ...]
+
+    def __init__(self, *parts: Inner) -> None:
+        object.__setattr__(self, "parts", parts)
+
+    def __repr__(self) -> str:
+        return f"Together({', '.join(map(repr, self.parts))})"
+
+    @property
+    def cost(self) -> int:
+        return sum(part.cost for part in self.parts)
+
+    def stronger(self) -> Inner:
+        return Together(*map(_grown, self.parts))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
+        views: dict[str, Inputs] = {}
+        for part in self.parts:
+            views |= part(model, batch, threat, memory)
+        return views
+
+
+@final
+@dataclass(frozen=True)
+class Stages:
+    """One inner part after another, as the run goes on: a curriculum; each with the share of the run where it ends."""
+
+    stages: tuple[tuple[float, Inner], ...]
+
+    @property
+    def parts(self) -> tuple[Inner, ...]:
+        return tuple(inner for _, inner in self.stages)
+
+    @property
+    def cost(self) -> int:
+        """On average over the run, rounded up."""
+        ends = [0.0, *(min(1.0, until) for until, _ in self.stages)]
+        ends[-1] = 1.0
+        mean = sum((b - a) * s.cost for a, b, s in zip(ends, ends[1:], self.parts, strict=False))
+        return round(mean + 0.499)
+
+    def stronger(self) -> Inner:
+        return Stages(tuple((until, _grown(inner)) for until, inner in self.stages))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
+        now = next((inner for until, inner in self.stages if batch.done < until), self.stages[-1][1])
+        return now(model, batch, threat, memory)
+
+
+def _grown(inner: Inner) -> Inner:
+    return inner.stronger() if isinstance(inner, Growing) else inner
+
+
+CATALOGUE: tuple[type, ...] = (Keep, Ascend, Stray, Pool, Under, Together, Stages)

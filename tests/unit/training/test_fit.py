@@ -19,11 +19,13 @@ from adamant.random import Rng, blend, permutation, sealed
 from adamant.threats import L2, Linf
 from adamant.training import fit as fit_job
 from adamant.training import recipes
+from adamant.training import step as the_step
 from adamant.training.average import EMA
-from adamant.training.fit import Job, fit
+from adamant.training.fit import fit
 from adamant.training.inner import Batch
 from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
 from adamant.training.plan import SGD, Adam, Plan
+from adamant.training.step import Job
 
 DIGITS = load_data("digits", split="train")
 TRAIN, VALID = DIGITS.take(torch.arange(96)), DIGITS.take(torch.arange(96, 160))
@@ -246,10 +248,8 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 def test_every_row_has_its_turn_once_an_epoch_in_a_new_order(monkeypatch) -> None:
     orders: list[list[int]] = []
-    true = fit_job.__globals__["_placed"]
-    monkeypatch.setitem(
-        fit_job.__globals__, "_placed", lambda j, rows: (orders.append(rows.tolist()), true(j, rows))[1]
-    )
+    true = the_step.placed
+    monkeypatch.setattr(the_step, "placed", lambda j, rows: (orders.append(rows.tolist()), true(j, rows))[1])
     fit(job(recipes.standard()))
     orders = [o for o in orders if len(o) == 16]  # without those that see the whole set before an epoch
     epochs = [[row for order in orders[i : i + 6] for row in order] for i in (0, 6, 12)]
@@ -493,7 +493,9 @@ def test_a_loss_that_is_no_number_stops_with_the_checkpoint_kept(tmp_path) -> No
             return self.net(x) * (float("nan") if self.training and self.left < 0 else 1.0)
 
     model = network()
-    with pytest.raises(ModelError, match=r"no longer a number at step 8 of 18: lower the learning rate \(now 0.002\)"):
+    with pytest.raises(
+        ModelError, match=r"at step 6 of 18, for the 6th time: lower the learning rate \(now 6.25e-05\)"
+    ):
         fit(job(model=Later(model, 8), folder=tmp_path))
     assert torch.isfinite(model[1].weight).all()
     again, never = network(5), network()

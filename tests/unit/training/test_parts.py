@@ -14,10 +14,10 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.average import EMA
+from adamant.training.average import EMA, update
 from adamant.training.inner import Ascend, Batch, Keep, Pool
 from adamant.training.knobs import CATALOGUE, Constant, Cosine, OneCycle, Ramp
-from adamant.training.outer import CE, Balanced, Sum, Times, Views
+from adamant.training.outer import CE, Balanced, Sum, Times, Views, views_of
 from adamant.training.plan import SGD, Adam, Plan
 
 N, D, K = 6, 5, 3
@@ -79,7 +79,7 @@ def test_the_average_is_that_of_a_loop_by_hand() -> None:
             for p in model.parameters():
                 p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
         model(batch(step)[0])  # moves the running statistics and their counter
-        EMA(0.7).update(mean, model, step)
+        update(EMA(0.7), mean, model, step, 40)
         decay = min(0.7, (1 + step) / (10 + step))
         for k, v in model.state_dict().items():
             by_hand[k] = decay * by_hand[k] + (1 - decay) * v.double() if v.is_floating_point() else v.double()
@@ -94,10 +94,10 @@ def test_the_average_warms_up() -> None:
     model = nn.Linear(1, 1, bias=False)
     mean = {"weight": torch.zeros(1, 1)}
     nn.init.ones_(model.weight)
-    EMA(0.999).update(mean, model, 0)
+    update(EMA(0.999), mean, model, 0, 1)
     assert mean["weight"].item() == pytest.approx(0.9)  # 1 - (1 + 0) / (10 + 0)
     mean["weight"].zero_()
-    EMA(0.999).update(mean, model, 10**6)
+    update(EMA(0.999), mean, model, 10**6, 1)
     assert mean["weight"].item() == pytest.approx(0.001, rel=1e-3)
 
 
@@ -155,7 +155,7 @@ def test_logits_of_a_view_are_computed_once_and_only_when_asked_for() -> None:
     v = Views({"clean": x, "adv": x + 1}, y, model)
     assert Sum(CE("clean"), CE("clean"))(v).dtype == torch.float32
     assert len(seen) == 1
-    assert Sum(CE("clean"), CE("adv"), CE("clean")).views == ("clean", "adv")
+    assert views_of(Sum(CE("clean"), CE("adv"), CE("clean"))) == ("clean", "adv")
 
 
 def test_formulas_in_words() -> None:
@@ -200,7 +200,6 @@ def a_batch(seed: int = 0) -> Batch:
 
 def test_keep_makes_nothing() -> None:
     memory: dict[str, Tensor] = {}
-    Keep().refresh(net(), *batch(), Linf(0.1), Rng.of(0, N), memory)
     assert Keep()(net(), a_batch(), Linf(0.1), memory) == {}
     assert memory == {}
 

@@ -1,4 +1,4 @@
-"""Several processes share one audit: each takes every so many-th chunk, and they meet at the folder on the disk."""
+"""Several processes share one run: which of them this is, and how they meet."""
 
 from __future__ import annotations
 
@@ -42,10 +42,13 @@ class Shard:
         """Whether this process does that chunk."""
         return chunk % self.world == self.rank
 
+    def join(self) -> None:
+        """Get to know the others."""
+        if self.world > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=_PATIENCE)
+
     def meet(self) -> None:
         """Wait for the others."""
-        if self.world == 1:
-            return
-        if not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
-        distributed.barrier()
+        if self.world > 1:
+            self.join()
+            distributed.barrier()

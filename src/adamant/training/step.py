@@ -1,0 +1,287 @@
+"""The one training step: make the views, take the gradient of the expression over them, follow it, average."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast, final
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from adamant._types import Inputs, Labels
+from adamant.calling import Settings, untouched
+from adamant.errors import InputError
+from adamant.random import Rng, blend, permutation, sealed
+from adamant.shards import Shard
+from adamant.threats import Projectable
+from adamant.training import average, weights
+from adamant.training.augment import Mixing
+from adamant.training.checkpoint import Progress
+from adamant.training.inner import Batch, Growing, Inner, Learner, parts_of, scaled
+from adamant.training.outer import Views, slopes_of, views_of
+from adamant.training.plan import Plan
+from adamant.training.recipes import Recipe
+
+
+class Labelled(Protocol):
+    """Rows of inputs with their labels."""
+
+    @property
+    def x(self) -> Tensor: ...
+
+    @property
+    def y(self) -> Tensor: ...
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training run: everything that decides its weights, and where and how it is watched."""
+
+    model: nn.Module
+    data: Labelled
+    validation: Labelled
+    threat: Projectable
+    recipe: Recipe
+    plan: Plan = Plan()
+    extra: Labelled | None = None  # further rows, such as synthetic ones: `plan.extra` of each batch
+    seed: int = 0
+    folder: Path | None = None  # where the checkpoint goes; nowhere without
+    resume: bool = False
+    watch: Callable[[int, int, str], None] | None = field(default=None, compare=False, repr=False)  # step, steps, words
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch; the rows that do not fill a batch wait for another epoch's order."""
+        return len(self.data.y) // self.plan.own_rows * self.recipe.replay
+
+    @property
+    def steps(self) -> int:
+        """Steps in the whole run."""
+        return self.per_epoch * self.plan.epochs
+
+
+class Objective(nn.Module):
+    """The whole loss of a step as one forward, so that wrappers for several processes see one forward, one backward."""
+
+    def __init__(self, model: nn.Module, job: Job) -> None:
+        super().__init__()
+        self.model, self.outer, self.l1 = model, job.recipe.outer, job.plan.l1
+        self.joint = views_of(job.recipe.outer) if job.recipe.joint else ()
+        self.low, self.last = job.plan.autocast, job.plan.channels_last
+
+    def forward(
+        self,
+        inputs: Mapping[str, Inputs],
+        label: Labels,
+        soft: Tensor | None,
+        threat: Projectable,
+        rng: Rng,
+        done: float,
+    ) -> Tensor:
+        """The mean over the rows, with the penalty on the weights."""
+        views = Views(
+            inputs, label, self._ask, threat=threat, rng=rng, done=done, soft=soft, joint=self.joint
+        )  # fmt: skip
+        loss = self.outer(views).mean()
+        if self.l1:
+            loss = loss + self.l1 * sum(p.abs().sum() for p in self.model.parameters() if p.ndim > 1)
+        return loss
+
+    def _ask(self, z: Inputs) -> Tensor:
+        if self.last and z.ndim == 4:
+            z = z.contiguous(memory_format=torch.channels_last)
+        quick: AbstractContextManager[Any] = (
+            torch.autocast(z.device.type, torch.bfloat16) if self.low else nullcontext()
+        )
+        with quick:
+            return self.model(z)
+
+
+@dataclass
+class Forge:
+    """What a run works with: the job, the model as it is asked (compiled, shared among processes), the optimiser."""
+
+    job: Job
+    objective: nn.Module
+    asked: nn.Module  # by the attack: the model itself, never the wrapper of several processes
+    optimizer: torch.optim.Optimizer
+    shard: Shard
+
+    @staticmethod
+    def of(job: Job, shard: Shard) -> Forge:
+        """Raises InputError where the recipe or the plan does not fit the model."""
+        plan, model = job.plan, job.model
+        if plan.batch_size % shard.world:
+            raise InputError(f"A batch of {plan.batch_size} rows cannot be shared evenly by {shard.world} processes.")
+        if plan.extra and job.extra is None:
+            raise InputError(f"The plan takes {plan.extra:.0%} of each batch from extra rows, and the job has none.")
+        if plan.compile and slopes_of(job.recipe.outer):
+            raise InputError(
+                f"{job.recipe.name} differentiates twice, which compiled models cannot: train without compile."
+            )
+        if plan.channels_last:
+            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        optimizer = plan.optimizer.build(model, plan.l2)
+        asked = cast(nn.Module, torch.compile(model)) if plan.compile else model
+        objective: nn.Module = Objective(asked, job)
+        if shard.world > 1:
+            shard.join()
+            # Statistics of batches stay each process's own: the first one's would overwrite them at every forward.
+            objective = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+        return Forge(job, objective, asked, optimizer, shard)
+
+    def step(self, progress: Progress) -> float:
+        """One step of the run; the loss is returned, and where it is no number nothing has changed."""
+        job, model, step = self.job, self.job.model, progress.step
+        recipe, plan, done = job.recipe, job.plan, step / job.steps
+        inner = strengthened(recipe.inner, progress.strength)
+        batch, soft = self.draw(step)
+        threat = scaled(job.threat, batch.scale)
+        with untouched(self.asked, seed=blend(job.seed, step), training=recipe.attack_in_training_mode):
+            views = {"clean": batch.x, **inner(self.asked, batch, threat, progress.memory)}
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.optimizer.rate * plan.shape(done) * progress.rate
+        learners = [part for part in parts_of(inner) if isinstance(part, Learner)]
+        sloped = {*slopes_of(recipe.outer), *(part.learns for part in learners)}
+        views = {k: v.detach().requires_grad_() if k in sloped else v for k, v in views.items()}
+
+        def backward() -> float:
+            with sealed(blend(job.seed, step)):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self.objective(views, batch.y, soft, threat, batch.rng, done)
+                loss.backward()
+            if done < plan.probe:
+                for module in still:
+                    for p in module.parameters(recurse=False):
+                        p.grad = None
+            return float(loss.detach())
+
+        def gradients() -> dict[str, Tensor]:
+            kept = [(b, b.detach().clone()) for b in model.buffers()]
+            backward()
+            with torch.no_grad():
+                for b, value in kept:
+                    b.copy_(value)
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+        model.train()
+        still = _still(model, plan, done)
+        for module in still:
+            module.training = False
+        offset = recipe.weights.offset(model, gradients, done) if recipe.weights else {}
+        for v in views.values():
+            v.grad = None
+        with weights.moved(model, offset):
+            loss = self._everybody(backward())
+        if not math.isfinite(loss):
+            return loss
+        if plan.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+        self.optimizer.step()
+        for part in learners:
+            gradient = views[part.learns].grad
+            assert gradient is not None
+            part.learn(batch, gradient, threat, progress.memory)
+        if recipe.average:
+            average.update(recipe.average, progress.mean, model, step, job.steps)
+        return loss
+
+    def draw(self, step: int) -> tuple[Batch, Tensor | None]:
+        """This process's rows of a step, augmented, with their labels as probabilities where they were mixed."""
+        job, plan, done = self.job, self.job.plan, step / self.job.steps
+        rows = rows_of(job, step)
+        rows = rows[self.shard.rank :: self.shard.world]
+        x, y = placed(job, rows)
+        settings = Settings(lanes=1, autocast=plan.autocast, channels_last=plan.channels_last)
+        rng = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step)
+        soft: Tensor | None = None
+        for i, change in enumerate(plan.augment):
+            if isinstance(change, Mixing):
+                classes = int(max(job.data.y.max(), y.max())) + 1
+                soft = F.one_hot(y, classes).to(x.dtype) if soft is None else soft
+                x, soft = change.mix(x, soft, rng.fold("augment").fold(i))
+                y = soft.argmax(1)
+            else:
+                x = change(x, rng.fold("augment").fold(i))
+        batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=job.recipe.eps(done), settings=settings)
+        return batch, soft
+
+    def _everybody(self, loss: float) -> float:
+        """The mean over the processes, so that all of them see a loss that is no number."""
+        if self.shard.world == 1:
+            return loss
+        whole = torch.tensor([loss], dtype=torch.float64)
+        distributed.all_reduce(whole)
+        return float(whole) / self.shard.world
+
+
+def strengthened(inner: Inner, times: int) -> Inner:
+    """The inner part, made stronger so many times."""
+    for _ in range(times):
+        inner = inner.stronger() if isinstance(inner, Growing) else inner
+    return inner
+
+
+def rows_of(job: Job, step: int) -> Tensor:
+    """The rows of a step: a slice of the epoch's order, which is a function of seed and epoch; extra rows count on."""
+    epoch, place = divmod(step, job.per_epoch)
+    size, place = job.plan.own_rows, place // job.recipe.replay
+    order = permutation(len(job.data.y), job.seed, f"epoch {epoch}")
+    rows = order[place * size : (place + 1) * size]
+    more = job.plan.batch_size - size
+    if not more or job.extra is None:
+        return rows
+    drawn = Rng.of(job.seed, more).fold("extra").fold(step // job.recipe.replay).integers(len(job.extra.y))
+    return torch.cat([rows, len(job.data.y) + drawn])
+
+
+def placed(job: Job, rows: Tensor) -> tuple[Inputs, Labels]:
+    """Inputs and labels of these rows, where the model is."""
+    device = next(job.model.parameters()).device
+    n = len(job.data.y)
+    if job.extra is None or bool((rows < n).all()):
+        return job.data.x[rows].to(device), job.data.y[rows].to(device)
+    own, more = rows[rows < n], rows[rows >= n] - n
+    x, y = torch.cat([job.data.x[own], job.extra.x[more]]), torch.cat([job.data.y[own], job.extra.y[more]])
+    return x.to(device), y.to(device)
+
+
+def _still(model: nn.Module, plan: Plan, done: float) -> list[nn.Module]:
+    """The modules that do not learn at this point: those that the plan names, and all but the last while it probes."""
+    if done < plan.probe:
+        last = [m for m in model.modules() if isinstance(m, nn.Linear)]
+        if not last:
+            raise InputError("Only the last linear layer learns at first, and the model has none: set probe to 0.")
+        return [m for m in model.modules() if m is not last[-1]]
+    return [m for name, m in model.named_modules() if named(name, plan.freeze)]
+
+
+def named(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a module or parameter, or what it is in, fits one of the patterns."""
+    parts = name.split(".")
+    inside = [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
+    return any(fnmatch.fnmatchcase(one, pattern) for pattern in patterns for one in inside)
+
+
+@contextmanager
+def frozen(job: Job) -> Generator[None]:
+    """Inside, the parameters that the plan names take no gradient; raises InputError for a pattern that names none."""
+    names = [name for name, _ in job.model.named_parameters()]
+    for pattern in job.plan.freeze:
+        if not any(named(name, (pattern,)) for name in names):
+            raise InputError(f"Nothing in the model is named {pattern!r}: it has {', '.join(names[:8])} ...")
+    held = [p for name, p in job.model.named_parameters() if p.requires_grad and named(name, job.plan.freeze)]
+    for p in held:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in held:
+            p.requires_grad_(True)
