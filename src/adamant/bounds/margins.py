@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -29,7 +32,7 @@ def margins(model: nn.Module, x: Inputs, y: Labels, threat: Projectable, *, boun
         return bound(out, y)
 
 
-def bounded(model: nn.Module, node: Bounded) -> Bounded:
+def bounded(model: Callable[[Any], Any], node: Bounded) -> Bounded:
     """The node of the logits; raises ModelError where the model returns something else."""
     out = model(node)
     if not isinstance(out, Bounded) or out.ndim != 2:

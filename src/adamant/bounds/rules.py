@@ -140,7 +140,7 @@ class Valley:
 @final
 @dataclass(frozen=True, eq=False)
 class Bent:
-    """max(z, leak z), ReLU for leak 0: between two lines where the sign is open (Zhang et al., 2018, arXiv:1811.00866)."""
+    """max(z, leak z), ReLU for leak 0: between two lines where the sign is open (Zhang et al., arXiv:1811.00866)."""
 
     leak: float = 0.0
     straight: bool = False
