@@ -223,9 +223,15 @@ def _even(apply: Map) -> Affine:
     return Affine(apply, apply)
 
 
+def _across(name: str) -> ModelError:
+    return ModelError(f"The model calls {name} across the rows of a batch, which bounds do not go through.")
+
+
 def _reshaped(name: str) -> Callable[..., Affine]:
     def make(z: Tensor, *args: Any, **kwargs: Any) -> Affine:
         shape = getattr(torch.Tensor, name)(z, *args, **kwargs).shape  # with the rows of z; later there may be others
+        if not shape or shape[0] != len(z):
+            raise _across(name)
         return _even(lambda v: v.reshape(len(v), *shape[1:]))
 
     return make
@@ -247,7 +253,7 @@ def _valley(function: Callable[..., Tensor], bottom: float, least: float) -> Cal
 
 def _gelu(_: Tensor, approximate: str = "none") -> Valley:
     if approximate == "tanh":
-        return Valley(lambda v: F.gelu(v, approximate="tanh"), -0.7524614, -0.1700411)
+        return Valley(lambda v: F.gelu(v, approximate="tanh"), -0.7524614, -0.1700408)
     return Valley(F.gelu, -0.7517915, -0.1699713)
 
 
@@ -317,7 +323,7 @@ def passed(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bounded:
     made = LAYERS[name](nodes[0].point, *args[1:], **kwargs)
     point = made.apply(nodes[0].point)
     if not point.ndim or len(point) != len(nodes[0]):
-        raise ModelError(f"The model calls {name} across the rows of a batch, which bounds do not go through.")
+        raise _across(name)
     return Bounded(point, made, nodes)
 
 
