@@ -283,7 +283,9 @@ def test_a_larger_budget_holds_less_and_the_box_helps() -> None:
     for bound in WAYS[:3]:
         small, large = (margins(net, x, y, Linf(e), bound=bound) for e in (0.05, 0.1))
         assert (large <= small).all()
-        assert (margins(net, x, y, Linf(0.4, box=OPEN), bound=bound) <= margins(net, x, y, Linf(0.4), bound=bound)).all()
+        assert (
+            margins(net, x, y, Linf(0.4, box=OPEN), bound=bound) <= margins(net, x, y, Linf(0.4), bound=bound)
+        ).all()
         fixed = Linf(0.1, mask=Shared(torch.zeros(2, 6, 6, dtype=torch.bool)))
         assert torch.allclose(margins(net, x, y, fixed, bound=bound), gaps(net(x), y), atol=1e-5)
         half = Shared(torch.arange(72).view(2, 6, 6) % 2 == 0)
