@@ -57,8 +57,11 @@ def nets() -> dict[str, nn.Module]:
         "kept": Kept(),
         "normalised": Normalised(nn.Sequential(*flat, nn.ReLU(), nn.Linear(20, 3)), (0.4, 0.5), (0.2, 0.3)),
     }  # fmt: skip
-    for name, act in {"sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), "elu": nn.ELU(), "silu": nn.SiLU(), "gelu": nn.GELU(),
-                      "gelu-tanh": nn.GELU(approximate="tanh"), "softplus": nn.Softplus(), "relu6": nn.ReLU6()}.items():  # fmt: skip
+    acts = {
+        "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), "elu": nn.ELU(), "silu": nn.SiLU(), "gelu": nn.GELU(),
+        "gelu-tanh": nn.GELU(approximate="tanh"), "softplus": nn.Softplus(), "relu6": nn.ReLU6(),
+    }  # fmt: skip
+    for name, act in acts.items():
         made[name] = nn.Sequential(nn.Flatten(), nn.Linear(72, 20), act, nn.Linear(20, 20), act, nn.Linear(20, 3))
     for net in made.values():
         for module in net.modules():
@@ -185,13 +188,11 @@ def test_lines_are_exact_where_no_sign_is_open() -> None:
     net.float()
 
 
-@pytest.mark.parametrize(
-    ("act", "points"), [(nn.SiLU(), 4), (nn.GELU(), 4), (nn.GELU(approximate="tanh"), 4), (nn.LeakyReLU(0.3), 4)], ids=repr
-)  # fmt: skip
-def test_intervals_of_activations_hold_all_values_and_not_much_more(act, points) -> None:
+@pytest.mark.parametrize("act", [nn.SiLU(), nn.GELU(), nn.GELU(approximate="tanh"), nn.LeakyReLU(0.3)], ids=repr)
+def test_intervals_of_activations_hold_all_values_and_not_much_more(act) -> None:
     g = torch.Generator().manual_seed(0)
     low = torch.randn(2000, 1, generator=g, dtype=torch.float64) * 2
-    high = low + torch.rand(2000, 1, generator=g, dtype=torch.float64) * points
+    high = low + torch.rand(2000, 1, generator=g, dtype=torch.float64) * 4
     region = Region(low, Linf(1.0), (low, high))
     found = act(Bounded(low, region)).interval
     seen = act(low + (high - low) * torch.linspace(0, 1, 4001, dtype=torch.float64))
@@ -271,7 +272,8 @@ def test_no_looser_than_auto_lirpa_in_other_balls(threat, name) -> None:
 def test_lines_with_slope_zero_are_never_looser_than_intervals(name, eps) -> None:
     """Each line then lies within the rectangle of the interval; with slopes of one that need not be."""
     net, (x, y) = NETS[name], rows()
-    by = [margins(net, x, y, Linf(eps), bound=b) for b in (Intervals(), Lines(slope=0.0), Lines(slope=0.0, everywhere=True))]  # fmt: skip
+    ways = (Intervals(), Lines(slope=0.0), Lines(slope=0.0, everywhere=True))
+    by = [margins(net, x, y, Linf(eps), bound=b) for b in ways]
     assert (by[1] >= by[0] - 1e-4).all()
     assert (by[2] >= by[1] - 1e-4).all()
     if name in ("mlp", "strided", "normed", "kept"):
@@ -364,7 +366,7 @@ class Decides(nn.Module):
 
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) if x else x.flatten(1)
+        return x.flatten(1) if x else -x.flatten(1)
 
 
 @pytest.mark.parametrize(
