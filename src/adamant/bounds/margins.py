@@ -12,8 +12,8 @@ from adamant._types import Inputs, Labels, Logits, Scores
 from adamant.bounds.node import Bounded
 from adamant.bounds.sets import Region
 from adamant.bounds.ways import Bound, Intervals
-from adamant.calling import untouched, unwrapped
-from adamant.errors import ModelError
+from adamant.calling import out_of_memory, untouched, unwrapped
+from adamant.errors import AdamantError, ModelError
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
 
@@ -33,8 +33,15 @@ def margins(model: nn.Module, x: Inputs, y: Labels, threat: Projectable, *, boun
 
 
 def bounded(model: Callable[[Any], Any], node: Bounded) -> Bounded:
-    """The node of the logits; raises ModelError where the model returns something else."""
-    out = model(node)
+    """The node of the logits; raises ModelError where the model returns something else, or bounds cannot go through."""
+    try:
+        out = model(node)
+    except AdamantError:
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise ModelError(f"Bounds cannot go through the model: it raised {type(error).__name__}: {error}") from error
     if not isinstance(out, Bounded) or out.ndim != 2:
         shape = tuple(out.shape) if isinstance(out, Bounded) else type(out).__name__
         raise ModelError(f"Bounds are of logits (rows, classes), and the model returned {shape}.")

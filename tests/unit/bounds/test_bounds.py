@@ -364,6 +364,11 @@ class Decides(nn.Module):
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
 
+class Raises(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("lost")
+
+
 class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) if x else -x.flatten(1)
@@ -382,6 +387,7 @@ class Branches(nn.Module):
         (nn.ReLU(), r"Bounds are of logits \(rows, classes\), and the model returned \(5, 2, 6, 6\)"),
         (Decides(), "The model calls sum"),
         (Branches(), "decides by its values"),
+        (Raises(), "Bounds cannot go through the model: it raised KeyError: 'lost'"),
     ],
     ids=lambda v: type(v).__name__,
 )

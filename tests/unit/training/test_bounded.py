@@ -290,3 +290,17 @@ def test_the_attack_of_sabr_is_the_same_as_everywhere() -> None:
         assert torch.equal(
             recipes.sabr(attack=QUICK).inner(model, b, EPS, {})["adv"], Ascend(QUICK)(model, b, EPS, {})["adv"]
         )
+
+
+def test_bounds_are_never_in_half_precision() -> None:
+    """Neither the precision nor the layout of a plan changes what bounds make of it."""
+    ends = []
+    for more in ({}, {"autocast": True}, {"channels_last": True}):
+        torch.default_generator.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+        plan = replace(TINY, epochs=1, dropout=0.0, **more)
+        fit(Job(model=model, data=DIGITS.take(torch.arange(64)), validation=HELD, threat=EPS, recipe=recipes.ibp(),
+                plan=plan))  # fmt: skip
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.allclose(ends[0], ends[1], atol=1e-6)
+    assert torch.allclose(ends[0], ends[2], atol=1e-4)
