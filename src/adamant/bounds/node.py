@@ -155,7 +155,7 @@ class Bounded:
 
 
 def _through(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bounded:
-    from adamant.bounds.rules import passed  # the table of layers is made of nodes
+    from adamant.bounds.layers import passed  # the table of layers is made of nodes
 
     device = next((a.device.type for a in args if isinstance(a, Bounded)), "cpu")
     with torch.autocast(device, enabled=False):  # bounds in half precision would bound nothing

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from adamant._types import Labels, Logits
 from adamant.bounds.node import Bounded
 from adamant.bounds.sets import Region, lowest_of
+from adamant.errors import InputError
 
 _AT_ONCE = 1 << 24  # numbers in a batch of coefficients
 
@@ -47,6 +48,10 @@ class Lines:
 
     slope: float | None = None
     everywhere: bool = False
+
+    def __post_init__(self) -> None:
+        if self.slope is not None and not 0 <= self.slope <= 1:
+            raise InputError(f"A line below a ReLU has a slope from 0 to 1, got {self.slope}.")
 
     def __call__(self, logits: Bounded, label: Labels) -> Logits:
         _tighten_first(logits)

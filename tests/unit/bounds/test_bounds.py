@@ -34,7 +34,7 @@ class Kept(nn.Module):
         self.out = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(0.5 - self.b(F.relu(self.a(2 * x - 1))) + self.c(x))
+        h = F.relu(self.c(x) - self.b(F.relu(self.a(1 - 2 * x))) + 0.5)
         return self.out(h.mean((2, 3)))
 
 
@@ -386,6 +386,7 @@ class Branches(nn.Module):
         (nn.Flatten(0), "The model calls flatten across the rows"),
         (nn.ReLU(), r"Bounds are of logits \(rows, classes\), and the model returned \(5, 2, 6, 6\)"),
         (Decides(), "The model calls sum"),
+        (nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False), nn.Flatten()), "by its batch even in eval mode"),
         (Branches(), "decides by its values"),
         (Raises(), "Bounds cannot go through the model: it raised KeyError: 'lost'"),
     ],
@@ -405,6 +406,9 @@ def test_threats_that_are_no_balls_are_refused() -> None:
         margins(NETS["mlp"], x, y, L2())
     with pytest.raises(InputError, match="Label 5 of row 0 is outside"):
         margins(NETS["mlp"], x, y + 3, Linf(0.1))
+    for slope in (-0.1, 1.1, math.nan):
+        with pytest.raises(InputError, match="a slope from 0 to 1"):
+            Lines(slope=slope)
 
 
 # ---- initial weights
