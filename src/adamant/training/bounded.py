@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
+from torch import Tensor
 from torch.nn import functional as F
 
 from adamant._types import Scores
@@ -40,17 +41,17 @@ class Guarantee:
 
     @property
     def passes(self) -> int:
-        """Two forwards with their backwards, middle and reach; by lines a pass back for each class, taken as 10."""
+        """Two forwards with their backwards, middle and reach; by lines a pass back for each class, as if of 10."""
         return 3 * (2 + 10 * any(isinstance(b, Lines) for b in (self.bound, self.toward)))
 
     def __call__(self, views: Views) -> Scores:
         node = Bounded(views.inputs[self.point].detach(), self._region(views))
         out = bounded(views.model, node)
         views.keep(self.point, out.point)
-        margins = self.bound(out, views.label)
-        if self.toward is not None:
-            part = self.by(views.done)
-            margins = (1 - part) * margins + part * self.toward(out, views.label)
+        part = self.by(views.done) if self.toward else 0.0
+        parts = [(1 - part, self.bound), (part, self.toward)]
+        margins = sum(share * bound(out, views.label) for share, bound in parts if bound and share)
+        assert isinstance(margins, Tensor)
         return F.cross_entropy(wide(-margins), views.label, reduction="none")
 
     def _region(self, views: Views) -> Region:

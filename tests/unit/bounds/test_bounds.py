@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from adamant.attacks import PGD, Square
 from adamant.batch import PerRow, Shared
 from adamant.bounds import Bounded, Intervals, Lines, Region, initialise_for_bounds, margins, surest
+from adamant.bounds.ways import tighten
 from adamant.engine import run
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
@@ -278,6 +279,21 @@ def test_lines_with_slope_zero_are_never_looser_than_intervals(name, eps) -> Non
     assert (by[2] >= by[1] - 1e-4).all()
     if name in ("mlp", "strided", "normed", "kept"):
         assert (by[1] > by[0] + 1e-3).any()
+
+
+def test_tightening_changes_what_it_is_asked_for_and_loosens_nothing() -> None:
+    """Or bounds of a row would hang on which of its neighbours' signs are open."""
+    net, (x, _) = NETS["mlp"], rows()
+    node = net[3](net[2](net[1](net[0](Bounded(x, Region.around(x, Linf(0.2)))))))
+    low, high = (side.clone() for side in node.interval)
+    which = torch.zeros(5, 20, dtype=torch.bool)
+    which[1, 3:9] = which[4, 7] = True
+    tighten(node, which, None)
+    assert torch.equal(node.interval[0][~which], low[~which])
+    assert torch.equal(node.interval[1][~which], high[~which])
+    assert (node.interval[0][which] >= low[which]).all()
+    assert (node.interval[1][which] <= high[which]).all()
+    assert (node.interval[1][which] < high[which] - 0.01).any()
 
 
 def test_a_larger_budget_holds_less_and_the_box_helps() -> None:
