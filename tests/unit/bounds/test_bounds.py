@@ -156,6 +156,9 @@ def test_exact_on_one_layer(bound) -> None:
     middle = (w * x.flatten(1)[:, None]).sum(2) + b
     for threat, dual in ((L2(0.2, box=OPEN), w.norm(dim=2)), (L1(0.2, box=OPEN), w.abs().amax(2))):
         assert torch.allclose(margins(net, x, y, threat, bound=bound), middle - 0.2 * dual, atol=1e-12)
+    free = torch.arange(72) % 3 == 0
+    held = L2(0.2, box=OPEN, mask=Shared(free.view(2, 6, 6)))
+    assert torch.allclose(margins(net, x, y, held, bound=bound), middle - 0.2 * (w * free).norm(dim=2), atol=1e-12)
 
 
 def test_intervals_of_a_layer_in_between_are_exact() -> None:
