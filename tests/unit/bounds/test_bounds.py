@@ -179,6 +179,30 @@ def test_intervals_of_a_layer_in_between_are_exact() -> None:
         assert found[i, j].item() == pytest.approx(by_hand.item(), abs=1e-12)
 
 
+def test_sums_and_differences() -> None:
+    one, other = nn.Linear(4, 3), nn.Linear(4, 3)
+    x = torch.rand(3, 4)
+    node = Bounded(x, Region.around(x, Linf(0.1)))
+    (low, high), (least, most) = one(node).interval, other(node).interval
+    made = {
+        "plus": (one(node) + other(node), low + least, high + most),
+        "minus": (one(node) - other(node), low - most, high - least),
+        "from two": (2 - one(node), 2 - high, 2 - low),
+        "times": (one(node) * -3.0, -3 * high, -3 * low),
+        "over": (one(node) / torch.arange(1, 4), low / torch.arange(1, 4), high / torch.arange(1, 4)),
+        "minus one": (-one(node) - 1, -high - 1, -low - 1),
+        "by name": (one(node).add(1.0), low + 1, high + 1),
+    }  # fmt: skip
+    for name, (found, expected, above) in made.items():
+        assert torch.allclose(found.interval[0], expected, atol=1e-6), name
+        assert torch.allclose(found.interval[1], above, atol=1e-6), name
+    assert torch.allclose((2 - one(node)).point, 2 - one(x))
+    with pytest.raises(ModelError, match="The model calls mul"):
+        one(node) * other(node)
+    with pytest.raises(ModelError, match="The model calls div"):
+        torch.div(torch.ones(3), one(node))
+
+
 def test_lines_are_exact_where_no_sign_is_open() -> None:
     """Within a budget in which no ReLU changes its sign the network is affine, and lines find its least margin."""
     net, (x, y) = NETS["mlp"].double(), rows()

@@ -112,11 +112,11 @@ def test_consistency_is_its_formula() -> None:
     assert torch.allclose(recipes.consistency(lam=7.0, eta=0.3).outer(v), ce + 7 * kl + 0.3 * entropy, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [1.0, 60.0])
+@pytest.mark.parametrize("scale", [1.0, 4.0, 60.0])
 def test_macer_is_its_formula(scale) -> None:
     """As in the authors' code, where rows out of reach are left out of the second sum."""
     v, logits, y = views(4, scale)
-    sigma, gamma, beta, lam = 0.25, 3.0, 4.0, 5.0
+    sigma, gamma, beta, lam = 0.25, 1.0, 4.0, 5.0
     stacked = torch.stack(logits, 1)
     first = -(stacked.softmax(2).mean(1))[range(N), y].log()
     score, place = (beta * stacked).softmax(2).mean(1).topk(2)
@@ -125,7 +125,8 @@ def test_macer_is_its_formula(scale) -> None:
     expected = first + lam * torch.where(counts, (gap.float() + gamma) * sigma / 2, 0.0)
     recipe = recipes.macer(sigma=sigma, n=4, lam=lam, gamma=gamma, sharper=beta)
     assert torch.allclose(recipe.outer(v), expected, rtol=1e-4, atol=1e-4)
-    assert counts.any() or scale > 1
+    assert counts.any() or scale > 4
+    assert ((place[:, 0] == y) & gap.isfinite() & (gap.abs() > gamma)).any() or scale != 4
 
 
 def test_a_row_too_sure_for_a_radius_has_no_gradient_and_spoils_none() -> None:
