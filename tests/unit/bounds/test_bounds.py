@@ -101,7 +101,7 @@ def test_no_member_has_a_smaller_margin(name, bound) -> None:
     for threat in (Linf(0.03), Linf(0.3), L2(0.4), L1(1.5)):
         low = margins(net, x, y, threat, bound=bound)
         assert torch.equal(low.gather(1, y[:, None]), torch.zeros(len(y), 1))
-        for i in range(8):
+        for i in range(6):
             z = threat.sample(x, Rng.of(i, len(x)))
             if i % 2:  # far out, and uphill for one class
                 z.requires_grad_(True)
@@ -110,14 +110,14 @@ def test_no_member_has_a_smaller_margin(name, bound) -> None:
             assert (gaps(net(z), y) >= low - 1e-4).all()
 
 
-@pytest.mark.parametrize("name", ["mlp", "pooled", "normed", "kept", "gelu"])
+@pytest.mark.parametrize("name", ["normed", "kept", "gelu"])
 @pytest.mark.parametrize("threat", [Linf(0.02), L2(0.15), L1(0.5)], ids=repr)
 def test_no_row_that_a_bound_holds_is_broken_by_an_attack(name, threat) -> None:
     """The two halves of the house test each other; and the bounds hold some rows, the attacks break others."""
-    net, (x, _) = NETS[name], rows(60, 1)
+    net, (x, _) = NETS[name], rows(40, 1)
     y = net(x).argmax(1)
     held = torch.stack([surest(margins(net, x, y, threat, bound=b), y) > 1e-5 for b in WAYS]).any(0)
-    for attack in (PGD(steps=20, loss=Margin()), PGD(steps=20, rate=0.3), Square(steps=100)):
+    for attack in (PGD(steps=20, loss=Margin()), Square(steps=60)):
         if isinstance(attack, Square) and not isinstance(threat, attack.threats):
             continue
         broken = run(attack, net, x, Untargeted(y), threat).broken
@@ -126,7 +126,7 @@ def test_no_row_that_a_bound_holds_is_broken_by_an_attack(name, threat) -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([Linf(0.1), L2(0.5), L1(1.0)]), st.sampled_from(WAYS))
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_sound_on_random_networks(seed, threat, bound) -> None:
     g = torch.Generator().manual_seed(seed)
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.LeakyReLU(0.2), nn.Linear(5, 3)).double()
@@ -389,7 +389,7 @@ def test_dropout_drops_the_same_for_all_that_an_input_can_be() -> None:
     assert torch.allclose(out.interval[1][~dropped], 2 * (x + 0.1).clamp(0, 1)[~dropped], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "lenet", "cnn", "lenet5", "preact-resnet18", "mlp"])
+@pytest.mark.parametrize("name", ["small-cnn", "lenet", "cnn", "lenet5", "mlp", "wrn-16-4"])
 def test_the_zoo_can_be_bounded(name) -> None:
     net = build(name, shape=(1, 8, 8), classes=4).eval()
     initialise_for_bounds(net)  # or intervals grow without measure from layer to layer
