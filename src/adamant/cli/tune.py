@@ -28,6 +28,7 @@ from adamant.report.tuning import write_tuning_page
 from adamant.threats import Projectable
 from adamant.training import Job, Plan, fit
 from adamant.training.frontier import Point, between, choose, front
+from adamant.values import brief
 
 Values = dict[str, float]
 
@@ -99,7 +100,7 @@ class Tune(Source):
             "adamant": adamant.__version__,
             "name": self.name or str(self.model),
             "recipe": f"between {self.model} and {self.to}" if self.to else self.recipe,
-            "threat": repr(threat),
+            "threat": brief(threat),
             "suite": QUICK.name,
             "data": runs.facts_of_data(judges),
             "seed": self.seed,
@@ -249,7 +250,7 @@ def table(result: dict[str, Any]) -> Table:
     for column in ("", "clean", "robust", "seconds", ""):
         view.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for trial in result["trials"]:
-        note = "taken" if trial["taken"] else "not beaten" if trial["front"] else ""
+        note = "taken" if trial["taken"] else "unbeaten" if trial["front"] else ""
         style = "bold" if trial["taken"] else None
         clean, robust = percent(trial["clean"]), percent(trial["robust"])
         view.add_row(trial["label"], clean, robust, f"{trial['seconds']:.0f}", note, style=style)

@@ -230,11 +230,11 @@ def frontier(trials: Sequence[Mapping[str, Any]], *, name: str, alt: str) -> Dra
                 markerfacecolor=PAPER if trial["taken"] else None, markeredgewidth=2 if trial["taken"] else 1, zorder=3,
                 label="taken" if trial["taken"] else None,
             )  # fmt: skip
-        for trial in best:
+        for trial in trials if len(trials) <= MOST_CLASSES else best:
             at = (trial["clean"]["accuracy"], trial["robust"]["accuracy"])
             axes.annotate(clean_text(trial["label"], 24), at, xytext=(6, 6), textcoords="offset points", fontsize=9)
         for fix in (axes.xaxis.set_major_formatter, axes.yaxis.set_major_formatter):
-            fix(PercentFormatter(1.0, decimals=1))
+            fix(PercentFormatter(1.0, decimals=0))
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
         axes.grid()
         axes.set_xlabel("clean accuracy")

@@ -59,6 +59,13 @@ ZOO: tuple[ZooEntry, ...] = (
         make=cnn,
     ),
     ZooEntry(
+        name="wide-cnn",
+        source="as cnn, twice as wide",
+        use="as cnn, where there are some minutes more: width is what adversarial training asks for",
+        least=4,
+        make=partial(cnn, wide=32, dense=200),
+    ),
+    ZooEntry(
         name="threshold-cnn",
         source="as cnn; the thresholds after Madry et al. 2018, arXiv:1706.06083, appendix C",
         use="ink on paper (MNIST): pixels pass a soft threshold first, which a robust net would have to learn",
