@@ -166,7 +166,8 @@ def judge(model: nn.Module, case: Case, args: Any, seed: int) -> dict[str, Any]:
 def _softer(threshold: Threshold, steepness: float) -> nn.Conv2d:
     """The same level, less steep."""
     soft = nn.Conv2d(threshold.in_channels, threshold.out_channels, 1, groups=threshold.groups)
-    assert threshold.bias is not None and soft.bias is not None
+    assert threshold.bias is not None
+    assert soft.bias is not None
     with torch.no_grad():
         share = steepness / threshold.weight
         soft.weight.fill_(steepness)
