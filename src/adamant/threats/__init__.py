@@ -3,12 +3,14 @@
 from adamant.threats.balls import L1, L2, Linf
 from adamant.threats.base import Anchored, Normed, Projectable, ThreatModel
 from adamant.threats.parametric import Flow, Parametric, Recolour, Spatial
+from adamant.threats.pasted import Pasted
 from adamant.threats.patch import Patch
 from adamant.threats.sparse import L0
 
-CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Patch, Spatial, Flow, Recolour)
+CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Patch, Spatial, Flow, Recolour, Pasted)
 
 __all__ = [
     "CATALOGUE", "L0", "L1", "L2",
-    "Anchored", "Flow", "Linf", "Normed", "Parametric", "Patch", "Projectable", "Recolour", "Spatial", "ThreatModel",
+    "Anchored", "Flow", "Linf", "Normed", "Parametric", "Pasted", "Patch", "Projectable", "Recolour", "Spatial",
+    "ThreatModel",
 ]  # fmt: skip

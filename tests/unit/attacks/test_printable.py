@@ -1,0 +1,72 @@
+"""A learned print: where the best one is known, on rows that it never saw, and the same for the same seed."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import adamant as am
+from adamant.attacks import printable
+from adamant.batch import Shared
+from adamant.errors import InputError
+from adamant.goals import Targeted, Untargeted
+from adamant.random import Rng
+from adamant.testing import Bent
+from adamant.threats import Pasted
+
+
+def grey(*shape, box=(0.0, 1.0)):
+    return Pasted(picture=Shared(torch.full(shape, sum(box) / 2)), box=box)
+
+
+class Counts(nn.Module):
+    """Class 1 where the first channel outweighs the second by enough."""
+
+    def forward(self, x):
+        score = (x[:, 0] - x[:, 1]).flatten(1).mean(1)
+        return torch.stack([torch.zeros_like(score), score], 1)
+
+
+@pytest.mark.parametrize("box", [(0.0, 1.0), (-2.0, 5.0)])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_where_every_place_wants_the_same_it_is_found(box, targeted):
+    x = box[0] + (box[1] - box[0]) * Rng.of(0, 30).uniform(2, 8, 8)
+    zero, one = torch.zeros(30, dtype=torch.long), torch.ones(30, dtype=torch.long)
+    goal = Targeted(zero, one) if targeted else Untargeted(zero)
+    made = printable(Counts(), x, goal, grey(2, 3, 3, box=box), epochs=12)
+    assert (made.picture.values[0] == box[1]).all()
+    assert (made.picture.values[1] == box[0]).all()
+
+
+def test_it_fools_rows_that_it_never_saw_better_than_a_random_print():
+    x = Rng.of(1, 500).uniform(1, 10, 10)
+    model = nn.Sequential(nn.Conv2d(1, 12, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4))
+    with torch.no_grad():
+        model[-1].bias -= model(x).mean(0)  # every class is somebody's
+        label = model(x).argmax(1)
+    made = printable(model, x[:300], Untargeted(label[:300]), grey(1, 4, 4), epochs=15)
+    noise = replace(made, picture=Shared(Rng.of(7, 1).uniform(4, 4)))
+    once = am.Draws(steps=0)
+    learned, random = (am.attack(once, model, x[300:], label[300:], t).success_rate for t in (made, noise))
+    assert learned > random + 0.1
+    worst = am.attack(am.RandomSearch(steps=30), model, x[300:], label[300:], made).success_rate
+    assert worst > learned + 0.05
+
+
+def test_the_same_seed_gives_the_same_print():
+    model, x = Bent((1, 8, 8), 4).eval(), Rng.of(1, 60).uniform(1, 8, 8)
+    goal = Untargeted(torch.zeros(60, dtype=torch.long))
+    one, two, other = (printable(model, x, goal, grey(1, 3, 3), epochs=3, batch_size=20, seed=s) for s in (5, 5, 6))
+    assert one == two
+    assert one != other
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_what_cannot_be_learned_is_refused():
+    model, x = Bent((1, 8, 8), 4).eval(), Rng.of(1, 10).uniform(1, 8, 8)
+    goal = Untargeted(torch.zeros(10, dtype=torch.long))
+    with pytest.raises(InputError, match="does not fit"):
+        printable(model, x, goal, grey(1, 8, 8))
+    with pytest.raises(InputError, match="numbers above zero"):
+        printable(model, x, goal, grey(1, 2, 2), epochs=0)
