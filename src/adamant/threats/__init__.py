@@ -6,11 +6,12 @@ from adamant.threats.parametric import Flow, Parametric, Recolour, Spatial
 from adamant.threats.pasted import Pasted
 from adamant.threats.patch import Patch
 from adamant.threats.sparse import L0
+from adamant.threats.transport import Wasserstein
 
-CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Patch, Spatial, Flow, Recolour, Pasted)
+CATALOGUE: tuple[type, ...] = (Linf, L2, L1, L0, Patch, Spatial, Flow, Recolour, Pasted, Wasserstein)
 
 __all__ = [
     "CATALOGUE", "L0", "L1", "L2",
     "Anchored", "Flow", "Linf", "Normed", "Parametric", "Pasted", "Patch", "Projectable", "Recolour", "Spatial",
-    "ThreatModel",
+    "ThreatModel", "Wasserstein",
 ]  # fmt: skip
