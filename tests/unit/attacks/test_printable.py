@@ -1,7 +1,10 @@
 """A learned print: where the best one is known, on rows that it never saw, and the same for the same seed."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,9 +14,14 @@ from adamant.attacks import printable
 from adamant.batch import Shared
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
+from adamant.models import load_model
 from adamant.random import Rng
 from adamant.testing import Bent
 from adamant.threats import Pasted
+
+SHARED = Path(__file__).parents[3].parent / "shared"
+MODELS = Path(os.environ.get("ADAMANT_MODELS_DIR", SHARED / "models"))
+DATA = Path(os.environ.get("ADAMANT_DATA_DIR", SHARED / "data"))
 
 
 def grey(*shape, box=(0.0, 1.0)):
@@ -70,3 +78,33 @@ def test_what_cannot_be_learned_is_refused():
         printable(model, x, goal, grey(1, 8, 8))
     with pytest.raises(InputError, match="numbers above zero"):
         printable(model, x, goal, grey(1, 2, 2), epochs=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [None, 3])
+def test_on_digits_it_fools_a_defended_network_at_random_places(target):
+    """A disc nine pixels wide, learned on 1500 rows, judged on 300 others; a random one beside it."""
+    weights, data = MODELS / "mnist_cnn_pgd.safetensors", DATA / "mnist.npz"
+    if not (weights.exists() and data.exists()):
+        pytest.skip(f"needs {weights.name} (ADAMANT_MODELS_DIR) and mnist.npz (ADAMANT_DATA_DIR)")
+    model = load_model(weights, arch="zoo:cnn", shape=(1, 28, 28), classes=10)
+    with np.load(data, allow_pickle=False) as held:
+        (x, y), (unseen, their) = (
+            (torch.from_numpy(held[f"x_{s}"][:n])[:, None].float() / 255, torch.from_numpy(held[f"y_{s}"][:n]).long())
+            for s, n in (("train", 1500), ("test", 300))
+        )
+    if target is not None:
+        x, y, unseen, their = x[y != target], y[y != target], unseen[their != target], their[their != target]
+    wanted = [None if target is None else torch.full_like(v, target) for v in (y, their)]
+    goal = Untargeted(y) if wanted[0] is None else Targeted(y, wanted[0])
+    at = torch.arange(9) - 4
+    disc = Shared(at[:, None].square() + at.square() <= 20)
+    made = printable(model, x, goal, replace(grey(1, 9, 9), mask=disc), epochs=15)
+    noise = replace(made, picture=Shared(Rng.of(7, 1).uniform(9, 9)))
+    learned, random = (
+        am.attack(am.Draws(steps=0), model, unseen, their, t, target=wanted[1]).success_rate for t in (made, noise)
+    )
+    assert learned > (0.3 if target is None else 0.1)  # of all at one place each: 33 % and 12 %
+    assert random < (0.2 if target is None else 0.02)
+    worst = am.attack(am.RandomSearch(steps=20), model, unseen, their, made, target=wanted[1]).success_rate
+    assert worst > (0.7 if target is None else 0.4)  # at the worst of a few places

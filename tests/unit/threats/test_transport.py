@@ -14,7 +14,7 @@ from adamant.models import load_model
 from adamant.random import Rng
 from adamant.threats import Wasserstein
 
-SHARED = Path(__file__).parents[4].parent / "shared"
+SHARED = Path(__file__).parents[3].parent / "shared"
 MODELS = Path(os.environ.get("ADAMANT_MODELS_DIR", SHARED / "models"))
 DATA = Path(os.environ.get("ADAMANT_DATA_DIR", SHARED / "data"))
 H, W = 3, 4
