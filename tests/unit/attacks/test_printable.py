@@ -71,6 +71,23 @@ def test_the_same_seed_gives_the_same_print():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_every_epoch_and_every_seed_has_places_of_its_own():
+    class Watched(Counts):
+        def forward(self, x):
+            self.covered.append(tuple((x[0] != 0.5).flatten().nonzero().flatten().tolist()))
+            return super().forward(x)
+
+    x, goal = torch.full((1, 2, 9, 9), 0.5), Untargeted(torch.zeros(1, dtype=torch.long))
+    places = []
+    for seed in range(3):
+        model = Watched()
+        model.covered = []
+        white = Pasted(picture=Shared(torch.ones(2, 2, 2)), degrees=0.0, zoom=0.0)
+        printable(model, x, goal, white, epochs=6, rate=1e-9, seed=seed)
+        places += model.covered
+    assert len(set(places)) > 12
+
+
 def test_what_cannot_be_learned_is_refused():
     model, x = Bent((1, 8, 8), 4).eval(), Rng.of(1, 10).uniform(1, 8, 8)
     goal = Untargeted(torch.zeros(10, dtype=torch.long))
