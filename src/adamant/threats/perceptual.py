@@ -160,11 +160,10 @@ class Perceptual(Ball):
 
 
 def _keep(held: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: object) -> None:
         if not isinstance(out, Tensor) or out.ndim < 2:
-            raise InputError(
-                f"The layer {name} gives {type(out).__name__}: compare layers that give (rows, channels, ...)."
-            )
+            what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"The layer {name} gives {what}: compare layers that give (rows, channels, ...).")
         held[name] = out.clone()  # the layer after it may write into it
 
     return hook
