@@ -62,10 +62,11 @@ class Pasted(Pictures):
         held = self.picture.values.shape
         if held[0] != x.shape[1]:
             raise InputError(f"The picture to paste has {held[0]} channels, the inputs {x.shape[1]}.")
-        high, wide = self._extent(torch.tensor([math.radians(self.degrees)]), torch.tensor([1 + self.zoom]))
-        if float(high) > x.shape[2] or float(wide) > x.shape[3]:
+        turns = torch.linspace(0, math.radians(min(self.degrees, 180.0)), 181)  # the widest may lie in between
+        high, wide = self._extent(turns, torch.tensor(1 + self.zoom))
+        if float(high.max()) > x.shape[2] or float(wide.max()) > x.shape[3]:
             raise InputError(
-                f"A picture of {tuple(held[1:])}, turned by {self.degrees:g} degrees and enlarged by {self.zoom:.0%}, "
+                f"A picture of {tuple(held[1:])}, turned by up to {self.degrees:g} degrees and {self.zoom:.0%} larger, "
                 f"does not fit on inputs of {tuple(x.shape[2:])}: make it smaller."
             )
 

@@ -102,6 +102,7 @@ def test_bad_pictures_are_refused(x):
         (lambda: Pasted(picture=picture).check(x[:, :1]), "2 channels, the inputs 1"),
         (lambda: Pasted(picture=picture).check(x.flatten(1)), "changes pictures"),
         (lambda: Pasted(picture=picture).check(x[..., :5]), "does not fit"),
+        (lambda: Pasted(picture=Shared(torch.ones(2, 7, 7)), degrees=90.0, zoom=0.0).check(x), "does not fit"),
     ):
         with pytest.raises(InputError, match=words):
             make()
