@@ -78,10 +78,10 @@ class Features:
 class Perceptual(Ball):
     """{z in the box: ||f(z) - f(x)||_2 <= eps}, f the activations of a network, scaled as `Features` does.
 
-    Laidlaw et al., 2021, arXiv:2006.12655, with the user's own network, whose budgets are its own. It
-    knows of no steepest direction and no nearest member: a step goes along the gradient, so far that f moves by its
-    share of the budget, and a projection goes back toward x. Each asks the network some ten times, in float64. Where
-    all channels of a place vanish, f jumps, and a projection may stop short of the edge.
+    Laidlaw et al., 2021, arXiv:2006.12655, with the user's own network, whose budgets are its own. It knows of no
+    steepest direction and no nearest member: a step goes along the gradient, so far that f moves by its share of the
+    budget, and a projection goes back toward x. Each asks the network some ten times, in float64. Where all channels
+    of a place vanish, f jumps, and a projection may stop short of the edge.
     """
 
     features: Features = field(kw_only=True)
