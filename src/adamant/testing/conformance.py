@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, final
 
 import torch
@@ -192,7 +192,7 @@ def finds_a_small_change(case: Case) -> None:
     _require(worst <= case.member.reach, f"the change is {worst:.3f} times the smallest that there is")
 
 
-@lru_cache(maxsize=64)
+@cache  # small, and asked for by every member in turn
 def _critical(threat: Projectable, targeted: bool, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> Tensor:
     """The budget at which each row of an affine network falls, by bisection; infinite where the box protects it."""
     nobody = Member(attack=FGSM(), threats=())
