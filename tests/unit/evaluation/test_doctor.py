@@ -244,13 +244,13 @@ def test_reviews_of_what_an_audit_did():
 def test_the_threat_model_is_measured_again_in_float64():
     x = torch.full((2, 1, 2, 2), 0.5)
     z = x + 0.1
-    assert inside(z, x, am.Linf(0.2)).verdict == Verdict.PASS
-    out = inside(torch.cat([z[:1], x[:1] + 0.2 + 3e-7]), x, am.Linf(0.2))
+    assert inside([(z, x)], am.Linf(0.2)).verdict == Verdict.PASS
+    out = inside([(z[:1], x[:1]), (x[:1] + 0.2 + 3e-7, x[1:])], am.Linf(0.2))
     assert out.number == 1
-    assert inside(z * torch.nan, x, am.Linf(0.2)).number == 2
+    assert inside([(z * torch.nan, x)], am.Linf(0.2)).number == 2
     logits, y = torch.tensor([[0.0, 1], [1, 0]]), torch.zeros(2).long()
     assert (rounded(z) * 255 == (rounded(z) * 255).round()).all()
-    assert eight_bit(logits, y, x, z, am.Linf(0.2)).number == 0.5
+    assert eight_bit([(logits[:1], y[:1], x[:1], z[:1]), (logits[1:], y[1:], x[1:], z[1:])], am.Linf(0.2)).number == 0.5
 
 
 REFERENCES = [
