@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import adamant as am
 from adamant.evaluation import Order, audit
-from adamant.evaluation.suites import Suite
+from adamant.evaluation import Suite
 
 EPS, STEPS, RESTARTS = 0.3, 40, 5
 TOLERANCE = 1e-6  # Foolbox adds eps in float32 and may end a rounding error outside

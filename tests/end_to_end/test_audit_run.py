@@ -240,6 +240,41 @@ def test_a_threat_that_is_no_ball_is_audited_and_told_in_its_own_words(threat, w
     assert (here / "a" / "rows.parquet").read_bytes() == (here / "b" / "rows.parquet").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("threat", "suite", "words", "stages"),
+    [
+        ("spatial:degrees=30,shift=0.1", "spatial", "turn the picture by up to 30 degrees", 5),
+        ("patch:(2, 2)", "patch", "put any picture of 2 by 2 pixels anywhere", 5),
+    ],
+)
+def test_the_line_of_the_handbook_for_sets_beyond_norms(threat, suite, words, stages, trained, here):
+    """At least as much falls as to the quick suite for all sets, some of it after the gradients had their turn."""
+    line = (
+        "audit",
+        trained / "model.safetensors",
+        "--data",
+        "digits",
+        "--limit",
+        30,
+        "--threat",
+        threat,
+        "--no-doctor",
+    )
+    results = {}
+    for name in (suite, "quick"):
+        said = command(*line, "--suite", name, "--out", name, "--quiet", "--no-doctor")
+        assert said.code == 0, said.err
+        results[name] = json.loads((here / name / "result.json").read_text())
+    ours = results[suite]
+    assert ours["suite"] == f"{suite}_v1"
+    assert words in (here / suite / "report.html").read_text()
+    assert len(ours["stages"]) == stages
+    assert sum(s["broke"] for s in ours["stages"][2:]) > 0, "random members and searches find what gradients do not"
+    assert ours["robust"]["correct"] <= results["quick"]["robust"]["correct"] < ours["clean"]["correct"]
+    refused = command(*line[:6], "--threat", "linf:0.1", "--suite", suite, "--out", "no").sentence
+    assert f"{suite}_v1 has no attack within Linf: it is for" in refused
+
+
 def test_a_finished_audit_is_not_made_again(shelf, here, monkeypatch):
     line = ["audit", "odd_models:Good", "--data", shelf / "good.npz", "--threat", "linf:0.1", "--suite", "quick"]
     assert command(*line, "--out", "a", "--quiet").code == 0

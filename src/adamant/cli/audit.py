@@ -32,9 +32,9 @@ class Audit(Source):
     """Attack every row with a suite of attacks and write a report on what still stands."""
 
     threat: str = ""
-    """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, or as in Python."""
+    """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, spatial, 'patch:(5, 5)', or as in Python."""
     suite: str = "standard"
-    """quick, standard, strict, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
+    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
     access: str = "WhiteBox()"
     """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
     max_looks: int | None = None

@@ -4,16 +4,19 @@ from adamant.evaluation.audit import Audit, Order, audit, identify
 from adamant.evaluation.compare import Comparison, Pair, Side, Standing, Worst, compare
 from adamant.evaluation.corrupted import Corrupted, corrupted
 from adamant.evaluation.counting import Paired
+from adamant.evaluation.course import Course, Suite
 from adamant.evaluation.kept import Kept
 from adamant.evaluation.parts import difference, forget_parts, write_tables
 from adamant.evaluation.shards import Shard
-from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Course, Suite
+from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, PATCH, QUICK, SPATIAL, STANDARD, STRICT
 from adamant.evaluation.transfer import Transfer, transfer
 
 __all__ = [
     "AUTOATTACK",
     "CATALOGUE",
+    "PATCH",
     "QUICK",
+    "SPATIAL",
     "STANDARD",
     "STRICT",
     "Audit",

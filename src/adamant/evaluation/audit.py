@@ -26,10 +26,11 @@ from adamant.errors import InputError
 from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
 from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
+from adamant.evaluation.course import Course, Suite, defined
 from adamant.evaluation.kept import Kept
 from adamant.evaluation.parts import EVIDENCE, Part, Parts, Stage
 from adamant.evaluation.shards import Shard
-from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
+from adamant.evaluation.suites import STANDARD, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.threats import L0, Projectable
