@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from adamant import evaluation, runs, training
 from adamant._types import Inputs, Labels
 from adamant.access import Access
+from adamant.adversary import Attack, Composite, Outcome
+from adamant.batch import PerRow
 from adamant.calling import Settings
 from adamant.data import DataSet, Stream, split
-from adamant.engine import Attack, Composite, Outcome, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models import as_logits
@@ -82,7 +84,8 @@ def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -
     kind, settings, plain = type(model), order.settings, Settings()
     asked = {"threat": repr(order.threat), "suite": order.suite.name, "seed": order.seed}
     words = ("max_looks", "votes", "device", "channels_last", "autocast")
-    asked |= {k: getattr(settings, k) for k in words if getattr(settings, k) != getattr(plain, k)}
+    held = {k: getattr(settings, k) for k in words if getattr(settings, k) != getattr(plain, k)}
+    asked |= {k: v for k, v in held.items() if not isinstance(v, PerRow)}
     facts = {
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "parameters": runs.facts_of_model("", model)["parameters"],

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from adamant.access import Access, Sight, WhiteBox
+from adamant.adversary import Status
 from adamant.attacks import Union
 from adamant.batch import PerRow, take
 from adamant.calling import Settings, unwrapped
 from adamant.data import Readable
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
-from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
+from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, clean, judged
 from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.course import Course, Suite, defined
@@ -307,8 +308,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     """The suite on some rows, each attack on what those before it left standing; then the smallest change of each."""
     x, y, ids = data.x[rows].detach(), data.y[rows].long(), data.rows[rows]
     threat = take(order.threat, rows)
-    logits = judged(model, x, order.settings)
-    Untargeted(y).check(logits.shape[1])
+    logits, wrong = clean(model, x, y, order.settings)
     plan = order.suite.course(order.threat, order.access)
     able = [defined(a, logits.shape[1]) for a in plan.attacks]
     if not any(able):
@@ -317,9 +317,9 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         Stage.idle(a, name, left_out=not ok) for a, name, ok in zip(plan.attacks, _names(plan), able, strict=True)
     ]
     ran = [i for i, ok in enumerate(able) if ok]
-    books = Books(x, y, ids, logits, stages)
+    books = Books(x, y, ids, logits, wrong, stages)
     suite = Union(*(plan.attacks[i] for i in ran))
-    settings = replace(order.settings, tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
+    settings = replace(take(order.settings, rows), tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
 
     def clock(part: int, seconds: float) -> None:
         books.clock(ran[part], seconds)
@@ -330,7 +330,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     for attempt in range(ATTEMPTS):
         out = run(
             suite, model, x[todo], Untargeted(y[todo]), take(threat, todo),
-            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=timed,
+            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=books.limited(timed, todo),
         )  # fmt: skip
         holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
         books.enter(todo, out, ran, holds, again=attempt > 0)
@@ -345,7 +345,8 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         endless = threat.at(math.inf)
         out = run(
             Union(*seek), model, x[todo], Untargeted(y[todo]), endless,
-            access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
+            access=order.access, rng=take(rng, todo).fold("curve"),
+            settings=books.limited(replace(settings, watch=None), todo),
         )  # fmt: skip
         holds = accepted(model, endless, x[todo], y[todo], out, settings)
         books.measure(todo, out, holds, take(threat, todo), time.monotonic() - began)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import final
 
 from adamant.access import Access, Sight
+from adamant.adversary import Attack, Composite, leaves
 from adamant.attacks import EachTarget
-from adamant.engine import Attack, Composite, leaves
 from adamant.errors import InputError
 from adamant.losses import DLR
 

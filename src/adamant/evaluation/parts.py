@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from adamant.adversary import Attack, Composite
 from adamant.attacks.catalogue import CATALOGUE
 from adamant.attacks.composites import EachTarget
-from adamant.engine import Attack, Composite
 from adamant.errors import RunError
 from adamant.evaluation.kept import NAMES, Kept, Piece, write_pieces
 from adamant.files import make_folder, write_whole

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
+from adamant.adversary import Status
 from adamant.batch import PerRow
 from adamant.calling import Settings, untouched
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
 from adamant.access import Sight
-from adamant.engine import Attack, perturb
+from adamant.adversary import Attack
+from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
-from adamant.engine import Attack
 from adamant.errors import InputError
 from adamant.training.average import EMA
 from adamant.training.inner import Ascend, Inner, Keep, Pool

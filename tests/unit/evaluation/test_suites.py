@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adamant.access import LabelsOnly, ScoresOnly, Sight, WhiteBox
+from adamant.adversary import check, leaves
 from adamant.attacks import APGD, FAB, EachTarget, Restarts, Square
-from adamant.engine import check, leaves
 from adamant.errors import AccessError, InputError
 from adamant.evaluation import AUTOATTACK, CATALOGUE, QUICK, STANDARD, STRICT, Order, audit
 from adamant.evaluation.course import defined

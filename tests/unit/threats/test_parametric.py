@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import adamant as am
-from adamant.engine import Status, perturb, run
+from adamant.adversary import Status
+from adamant.engine import perturb, run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
