@@ -351,7 +351,7 @@ def test_the_clean_look_votes_too(digits):
             assert said == label or status == "wrong_already"
     wrong = audit(Slips(net), replace(data, y=(data.y + 1) % 10), replace(order, settings=Settings(votes=25)))
     assert wrong.clean_accuracy == 0
-    assert data.y[0] in set(wrong.rows["clean_prediction"])
+    assert int(data.y[0]) in wrong.rows["clean_prediction"]
     assert int(data.y[0] + 1) % 10 not in wrong.rows["clean_prediction"]
 
 
@@ -361,17 +361,17 @@ def test_a_limit_of_looks_is_one_for_the_whole_audit(curve, digits, monkeypatch)
     from importlib import import_module
 
     room = import_module("adamant.evaluation.audit")
-    net, data = digits(24)
+    net, data = digits(12)
     monkeypatch.setattr(room, "accepted", lambda *a: torch.zeros_like(accepted(*a)))
     seen = {}
     for most in (12, 40, 100_000):
-        order = Order(threat=EPS, suite=PLAIN, curve=curve, settings=Settings(max_looks=most), chunk=10)
+        order = Order(threat=EPS, suite=PLAIN, curve=curve, settings=Settings(max_looks=most), chunk=7)
         found = audit(net, data, order)
         assert max(found.rows["forwards"]) <= most
         seen[most] = found.rows
         held_together(found)
-    free = audit(net, data, Order(threat=EPS, suite=PLAIN, curve=curve, chunk=10))
+    free = audit(net, data, Order(threat=EPS, suite=PLAIN, curve=curve, chunk=7))
     assert free.rows == seen[100_000]
     assert max(seen[40]["forwards"]) > 12  # more than one run of an attack of few steps
-    for size in (1, 16):
-        assert audit(net, data, replace(order, settings=Settings(max_looks=100_000, batch_size=size))).rows == free.rows
+    small = replace(order, settings=Settings(max_looks=40, batch_size=1))
+    assert audit(net, data, small).rows == seen[40]
