@@ -1,8 +1,8 @@
 """Every recipe on the same data and network: docs/recipes.md, made by this one command.
 
 Trains zoo:cnn on the embedded digits by every recipe of the catalogue as it comes, with three seeds, and audits the
-test rows with `quick_v1` within Linf 0.15, L2 0.7 and L1 3: alone and as a union. Recipes for several threat models train
-within these three. Seconds are CPU seconds of training, one thread.
+test rows with `quick_v1` within Linf 0.15, L2 0.7 and L1 3: alone and as a union. Recipes for several threat models
+train within these three. Seconds are CPU seconds of training, one thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from common import arguments, heading
 
 import adamant as am
-from adamant.engine import Status, run
+from adamant.adversary import Status
+from adamant.engine import run
 from adamant.evaluation import QUICK
 from adamant.goals import Untargeted
 from adamant.models import build
@@ -29,12 +30,13 @@ PLAN = Plan(epochs=40, batch_size=64, optimizer=Adam(3e-3))
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 HEAD = """# The recipes, side by side
 
-Made by `python benchmarks/recipes.py`: `zoo:cnn`, {rows} handwritten digits (embedded in scikit-learn) to learn from, 359
-to judge by, {epochs} epochs, Adam, seeds {seeds}; each recipe as it comes, so with the defaults of its paper, which were
-meant for other data. Robust is against `Linf(0.15)`, union against that, `L2(0.7)` and `L1(3)` at once, all by `quick_v1`; the mean over the
-seeds and, in brackets, the least and the most. Cost is in forward passes per row and step (ordinary training: 3); seconds
-are CPU seconds of one training, one thread. With 359 rows the 95 % interval of a share near 60 % is 5 points each way, so
-neighbours in this table are not told apart: it shows what each recipe is for, not which is best on your data.
+Made by `python benchmarks/recipes.py`: `zoo:cnn`, {rows} handwritten digits (embedded in scikit-learn) to learn from,
+359 to judge by, {epochs} epochs, Adam, seeds {seeds}; each recipe as it comes, so with the defaults of its paper,
+which were meant for other data. Robust is against `Linf(0.15)`, union against that, `L2(0.7)` and `L1(3)` at once, all
+by `quick_v1`; the mean over the seeds and, in brackets, the least and the most. Cost is in forward passes per row and
+step (ordinary training: 3); seconds are CPU seconds of one training, one thread. With 359 rows the 95 % interval of a
+share near 60 % is 5 points each way, so neighbours in this table are not told apart: it shows what each recipe is for,
+not which is best on your data.
 
 | recipe | clean | robust | union | cost | seconds |
 |---|---:|---:|---:|---:|---:|
@@ -79,7 +81,8 @@ def line(name: str, found: list[dict[str, float]]) -> str:
         return f"{statistics.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
 
     seconds = statistics.mean(f["seconds"] for f in found)
-    return f"| `{name}` | {share('clean')} | {share('robust')} | {share('union')} | {found[0]['cost']:.0f} | {seconds:.0f} |\n"
+    shares = " | ".join(map(share, ("clean", "robust", "union")))
+    return f"| `{name}` | {shares} | {found[0]['cost']:.0f} | {seconds:.0f} |\n"
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from adamant import attacks
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
+from adamant.adversary import Outcome, Status
 from adamant.attacks import *  # noqa: F403
 from adamant.calling import Settings
-from adamant.engine import Outcome, Status
 from adamant.errors import AdamantError
 from adamant.losses import DLR, KL, CrossEntropy, Margin, Margins
 from adamant.threats import L0, L1, L2, Features, Flow, Linf, Pasted, Patch, Perceptual, Recolour, Spatial, Wasserstein

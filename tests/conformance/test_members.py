@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adamant.engine import Minimal, leaves
+from adamant.adversary import Minimal, leaves
 from adamant.testing import EVERY, ONCE, cases
 from adamant.testing.conformance import finds_a_small_change
 from tests.conformance.members import MEMBERS

@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 import adamant
 from adamant.access import Access, Sight, WhiteBox
+from adamant.adversary import Attack, Composite, Minimal, Outcome, Status, leaves
 from adamant.attacks import FGSM, starts
 from adamant.batch import PerRow, take
 from adamant.calling import Settings
-from adamant.engine import Attack, Composite, Minimal, Outcome, Status, leaves, run
+from adamant.engine import run
 from adamant.goals import Goal, Targeted, Untargeted
 from adamant.random import Rng
 from adamant.testing.oracles import Affine, Bent, best_margin

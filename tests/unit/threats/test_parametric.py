@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.batch import Shared
-from adamant.engine import Status, perturb, run
+from adamant.engine import perturb, run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
