@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 import adamant as am
 from adamant.access import LabelsOnly, ScoresOnly, Sight
+from adamant.adversary import Composite
 from adamant.attacks.catalogue import CATALOGUE, Entry
-from adamant.engine import Composite, run
+from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.training import Plan

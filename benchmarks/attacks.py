@@ -24,7 +24,8 @@ from common import arguments, counted, heading, interleaved, mnist, network
 from torch import Tensor, nn
 
 import adamant as am
-from adamant.engine import Attack, Composite, run
+from adamant.adversary import Attack, Composite
+from adamant.engine import run
 from adamant.goals import Goal, Targeted, Untargeted
 from adamant.random import Rng
 from adamant.referee import craft, referee

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 import adamant as am
 from adamant.access import WhiteBox
 from adamant.calling import Caller, untouched
-from adamant.desk import Desk
-from adamant.engine import Problem, _drive, run
+from adamant.desk import Desk, Problem
+from adamant.engine import _drive, run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 

@@ -19,8 +19,7 @@ from common import NETWORKS, Clock, Passes, arguments, counted, heading, mnist, 
 from torch import Tensor, nn
 
 import adamant as am
-from adamant.evaluation import Order, audit
-from adamant.evaluation.suites import Suite
+from adamant.evaluation import Order, Suite, audit
 
 EPS, STEPS, RESTARTS = 0.3, 40, 5
 TOLERANCE = 1e-6  # Foolbox adds eps in float32 and may end a rounding error outside

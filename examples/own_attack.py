@@ -10,7 +10,7 @@ import adamant as am
 from adamant.access import Look, Sight
 from adamant.attacks.gradient import climb
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import CrossEntropy, Loss
 from adamant.testing import Member, cases, check
 

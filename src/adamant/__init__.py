@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from adamant import attacks
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
+from adamant.adversary import Outcome, Status
 from adamant.attacks import *  # noqa: F403
 from adamant.calling import Settings
-from adamant.engine import Outcome, Status
 from adamant.errors import AdamantError
 from adamant.losses import DLR, KL, CrossEntropy, Margin, Margins
-from adamant.threats import L0, L1, L2, Flow, Linf, Patch, Recolour, Spatial
+from adamant.threats import L0, L1, L2, Features, Flow, Linf, Pasted, Patch, Perceptual, Recolour, Spatial, Wasserstein
 from adamant.variety import Varied
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Flow", "LabelsOnly",
-    "Linf", "Margin", "Margins", "Outcome", "Patch", "Recolour", "ScoresOnly", "Settings", "Spatial", "Status",
-    "Varied", "WhiteBox", "attack", "audit", "load_data", "load_model", "recipes", "train", "write_page",
+    "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Features", "Flow",
+    "LabelsOnly", "Linf", "Margin", "Margins", "Outcome", "Pasted", "Patch", "Perceptual", "Recolour", "ScoresOnly",
+    "Settings", "Spatial", "Status", "Varied", "Wasserstein", "WhiteBox", "attack", "audit", "load_data", "load_model",
+    "recipes", "train", "write_page",
 ]  # fmt: skip
 __all__ += attacks.__all__
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from adamant import evaluation, runs, training
 from adamant._types import Inputs, Labels
 from adamant.access import Access
+from adamant.adversary import Attack, Composite, Outcome
+from adamant.batch import PerRow
 from adamant.calling import Settings
-from adamant.data import DataSet, split
-from adamant.engine import Attack, Composite, Outcome, run
+from adamant.data import DataSet, Stream, split
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models import as_logits
@@ -46,7 +48,7 @@ def attack(
 
 def audit(
     model: nn.Module,
-    data: DataSet | tuple[Tensor, Tensor],
+    data: DataSet | Stream | tuple[Tensor, Tensor],
     threat: Projectable,
     *,
     suite: evaluation.Suite = evaluation.STANDARD,
@@ -55,24 +57,43 @@ def audit(
     out: str | Path | None = None,
 ) -> evaluation.Audit:
     """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
-    held = data if isinstance(data, DataSet) else _data_set(*data)
+    held = _data_set(*data) if isinstance(data, tuple) else data
     if not len(held.y):
         raise InputError("The data hold no rows: nothing can be audited.")
-    device = next((p.device for p in model.parameters()), held.x.device)
-    logits, notes = as_logits(model, held.x[:16].to(device))
+    some = held.x[:16]
+    logits, notes = as_logits(model, some.to(next((p.device for p in model.parameters()), some.device)))
     order = evaluation.Order(threat=threat, suite=suite, seed=seed, settings=settings or Settings())
-    found = evaluation.audit(logits, held, order, folder=Path(out) if out else None)
+    identity = evaluation.identify(order, logits, held)
+    found = evaluation.audit(logits, held, order, folder=Path(out) if out else None, identity=identity)
     if out:
         name = type(model).__name__
         story = runs.Story(
             name=name,
             model=runs.facts_of_model(name, model, notes),
-            config={"command": "am.audit", "threat": repr(threat), "suite": suite.name, "seed": seed},
+            config=_config(order, model, held),
             command=runs.command_line(),
             device=runs.device_of(model),
+            identity=identity,
         )
         runs.write_audit(Path(out), found, held, story)
     return found
+
+
+def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -> dict[str, Any]:
+    """The settings as `adamant audit --config` reads them, and what can be said of a model and data in memory."""
+    kind, settings, plain = type(model), order.settings, Settings()
+    asked = {"threat": repr(order.threat), "suite": order.suite.name, "seed": order.seed}
+    words = ("max_looks", "votes", "device", "channels_last", "autocast")
+    held = {k: getattr(settings, k) for k in words if getattr(settings, k) != getattr(plain, k)}
+    asked |= {k: v for k, v in held.items() if not isinstance(v, PerRow)}
+    facts = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "parameters": runs.facts_of_model("", model)["parameters"],
+        "data": data.name,
+        "split": data.split,
+        "rows": len(data.y),
+    }
+    return {"command": "am.audit", **asked, "python": facts}
 
 
 def train(

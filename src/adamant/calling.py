@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
+from adamant.batch import PerRow
 from adamant.errors import InputError, ModelError
 from adamant.random import sealed
 
@@ -21,7 +22,7 @@ class Settings:
     """How an attack is run; batch size, device, layout and `watch` change no result."""
 
     batch_size: int | None = None  # chosen by itself; halved when memory runs out
-    max_looks: int | None = None  # forwards per row, a hard limit
+    max_looks: int | PerRow | None = None  # forwards per row, a hard limit; or one limit for each row
     # The model always sees a multiple of so many rows (copies fill up, uncounted), because kernels round differently
     # for very small batches. 1 turns it off: for a single picture, or a model that counts its queries.
     lanes: int = 16
@@ -36,7 +37,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_looks", "lanes", "votes"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and not isinstance(value, PerRow) and value < 1:
                 raise InputError(f"Settings({name}={value}): give a whole number from 1 on.")
         if not 0 <= self.tolerance < 1:
             raise InputError(f"Settings(tolerance={self.tolerance}): give a share from 0 to below 1.")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adamant._types import Inputs, Logits, Mask
 from adamant.access import Access, Cost, Look, View
-from adamant.batch import Rows, take
+from adamant.batch import PerRow, Rows, take
 from adamant.calling import Caller
 from adamant.goals import Goal
 from adamant.losses import Loss, Margin
@@ -89,7 +89,12 @@ class Desk:
         n, device = len(x), x.device
         self.model, self.classes, self.at_once, self.smallest = model, classes, at_once, smallest
         self.clean = torch.full((n,), torch.nan, device=device) if clean is None else clean.double()  # margins
-        self.max_looks = model.settings.max_looks
+        most = model.settings.max_looks
+        if most is None:
+            self.max_looks: Tensor | None = None
+        else:
+            values = most.values if isinstance(most, PerRow) else torch.full((n,), most)
+            self.max_looks = values.to(device, torch.int64)
         self.found = torch.zeros(n, dtype=torch.bool, device=device)
         self.spent = self.found.clone()  # out of looks
         self.resting = settled.clone()  # not worth a look, for now: wrong already, or the attack has no more to ask
@@ -131,7 +136,7 @@ class Desk:
         self._count()
         turns = torch.full((n,), k, device=zs.device)
         if self.max_looks is not None:
-            turns = turns.minimum((self.max_looks - self.forwards[self._seats]) // cost)
+            turns = turns.minimum((self.max_looks - self.forwards)[self._seats] // cost)
         wanted = (torch.arange(k, device=zs.device)[:, None] < turns) & self._open
         point, row = wanted.nonzero(as_tuple=True)
         parts = [
@@ -193,7 +198,7 @@ class Desk:
         self._seat(p)
         if self.max_looks is not None:
             self._count()
-            over = self._open & (self.forwards[self._seats] + forwards > self.max_looks)
+            over = self._open & ((self.forwards + forwards > self.max_looks)[self._seats])
             if bool(over.any()):  # a hard limit: no row is ever visited beyond it
                 self.spent[self._seats[over]] = True
                 self._close(over)

@@ -7,150 +7,23 @@ they are all here, at the desk (`desk.py`) or around the model (`calling.py`), s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from enum import IntEnum
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adamant._types import Inputs, Mask
-from adamant.access import Access, Look, Sight, WhiteBox
-from adamant.batch import Rows, cat, on, take
+from adamant._types import Inputs
+from adamant.access import Access, Sight, WhiteBox
+from adamant.adversary import Attack, Composite, Ends, Minimal, Outcome, Roams, Status, check, check_threat
+from adamant.batch import PerRow, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
 from adamant.desk import Blind, Desk, Problem
-from adamant.errors import AccessError, InputError, ModelError
+from adamant.errors import InputError, ModelError
 from adamant.goals import Goal
-from adamant.losses import Loss, Margin
+from adamant.losses import Margin
 from adamant.random import Rng
 from adamant.threats import Linf, Parametric, Projectable
-
-
-class Status(IntEnum):
-    """How a row ended."""
-
-    WRONG_ALREADY = 0
-    ROBUST = 1
-    BROKEN = 2
-    OUT_OF_BUDGET = 3
-    INVALID = 4  # a defect of the attack: it never looked at a member of the threat model
-
-
-@runtime_checkable
-class Attack(Protocol):
-    """Where to look first, and where next, given what was seen; a record of settings and nothing else."""
-
-    needs: ClassVar[Sight]
-
-    @property
-    def steps(self) -> int:
-        """How many steps; each follows a look, and one look more judges the last."""
-        ...
-
-    @property
-    def loss(self) -> Loss:
-        """What the looks show; of several scores each has its gradient, and the first goes in the books."""
-        ...
-
-    def init(self, p: Problem) -> Any:
-        """The first state: a `Rows` record with `z`, the first place to look."""
-        ...
-
-    def step(self, p: Problem, s: Any, seen: Look, t: int) -> Any:
-        """The next state, given what was seen at `s.z`."""
-        ...
-
-
-@runtime_checkable
-class Minimal(Protocol):
-    """An attack that finds by itself how small a change will do; the only kind that a threat without a budget asks."""
-
-    minimal: ClassVar[bool]
-
-
-@runtime_checkable
-class Roams(Protocol):
-    """An attack that also looks outside of the threat model, on its way; only points inside count."""
-
-    roams: ClassVar[bool]
-
-
-@runtime_checkable
-class Picky(Protocol):
-    """An attack for some threat models only."""
-
-    threats: ClassVar[tuple[type, ...]]
-
-
-@runtime_checkable
-class Ends(Protocol):
-    """A state that knows which rows have no more to ask; they are not looked at again."""
-
-    @property
-    def done(self) -> Mask: ...
-
-
-@runtime_checkable
-class Composite(Protocol):
-    """An attack made of attacks, run one after another on the rows that still stand."""
-
-    @property
-    def needs(self) -> Sight: ...
-
-    @property
-    def parts(self) -> tuple[Attack | Composite, ...]:
-        """The attacks that it is made of."""
-        ...
-
-    def unfold(self, p: Problem) -> Iterator[tuple[Attack | Composite, Problem]]:
-        """The parts, each with the problem it is to solve, for all rows of p."""
-        ...
-
-
-@final
-@dataclass(frozen=True)
-class Outcome(Rows):
-    """What became of each row; broken rows were judged once more, alone, in float32."""
-
-    x_adv: Tensor  # the adversarial input where broken (without a budget, the smallest), else the best try
-    status: Tensor  # `Status`, int64
-    size: Tensor  # float64, in the threat model's unit; of parameters, the largest as a share of what is allowed
-    loss: Tensor  # the attack's own loss at x_adv; NaN where nothing was tried
-    forwards: Tensor  # passes of the search, int64
-    backwards: Tensor
-    checks: Tensor  # forwards that only judged: the clean look and the verification
-    first_success: Tensor  # the look (counted from 1) that first broke the row, 0 where none did
-    part: Tensor  # of a composite: which of its parts, in turn, broke the row; of an attack 0; -1 where none did
-    parts: Tensor  # (n, parts, 3), int64: forwards, backwards and checks of each part that any row came to
-
-    @property
-    def broken(self) -> Mask:
-        """Rows that the attack broke."""
-        return self.status == Status.BROKEN
-
-    @property
-    def success_rate(self) -> float:
-        """Broken rows among those that the model had right."""
-        right = int((self.status != Status.WRONG_ALREADY).sum())
-        return int(self.broken.sum()) / right if right else 0.0
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Rows that still stand, among all."""
-        standing = (
-            (self.status == Status.ROBUST) | (self.status == Status.OUT_OF_BUDGET) | (self.status == Status.INVALID)
-        )
-        return float(standing.double().mean())
-
-    def accuracy_at(self, eps: float) -> float:
-        """Rows that were right and that no change found here of size eps or less breaks, among all.
-
-        After a minimum-norm attack without a budget: robust accuracy at any budget, from one run.
-        """
-        fell = self.broken & (self.size <= eps)
-        return float(((self.status != Status.WRONG_ALREADY) & ~fell).double().mean())
 
 
 class Interrupted(KeyboardInterrupt):
@@ -249,7 +122,7 @@ def perturb(
             f"{type(threat).__name__} changes parameters of the picture: it can be attacked and audited, and neither "
             "trained with nor transferred."
         )
-    _check_threat(attack, threat, x, type(threat).__name__)
+    check_threat(attack, threat, x, type(threat).__name__)
     desk = Blind(Caller(unwrapped(model), settings or Settings(lanes=1)))
     p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
     s = attack.init(p)
@@ -283,6 +156,8 @@ def run(
     access, settings = access or WhiteBox(), settings or Settings()
     rng = rng or Rng.of(0, len(x))
     check(attack, model, x, threat, access)
+    if isinstance(most := settings.max_looks, PerRow) and len(most.values) != len(x):
+        raise InputError(f"There are {len(most.values)} limits of looks for {len(x)} rows.")
     x = x.detach()  # the books are written in place
     device = torch.device(settings.device) if settings.device else device_of(model, x)
     caller, size = Caller(unwrapped(model), settings), settings.batch_size or _batch_size(x, device)
@@ -294,7 +169,9 @@ def run(
                 rows = torch.arange(at, min(at + size, len(x)))
                 part = take((x, goal, rng), rows)
                 try:
-                    done.append(_run_batch(attack, caller, *part, take(threat, rows), access, device, size, goal))
+                    done.append(
+                        _run_batch(attack, take(caller, rows), *part, take(threat, rows), access, device, size, goal)
+                    )
                 except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or size == 1:
                         raise
@@ -370,55 +247,6 @@ def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
         for i in theta.flatten(1).any(1).nonzero().flatten().tolist():
             made[i] = change.apply(picture[i : i + 1], theta[i : i + 1])[0]
     return made
-
-
-def check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable | Parametric, access: Access) -> None:
-    """Raise ModelError, InputError or AccessError where the attack cannot begin."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"The model is a {type(model).__name__}, not a torch module: wrap it with adamant.load_model.")
-    if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
-        what = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"Inputs must be a non-empty batch (rows, ...), got {what}.")
-    if attack.needs > access.gives:
-        raise AccessError(
-            f"{type(attack).__name__} needs the {_SHOWN[attack.needs]} and {type(access).__name__} gives the "
-            f"{_SHOWN[access.gives]}: use access=NES(...) to estimate gradients from scores, or an attack that needs "
-            f"no more than the {_SHOWN[access.gives]} (adamant attacks lists what each needs)."
-        )
-    if torch.is_inference(x):
-        raise InputError(
-            "The inputs were made in torch.inference_mode(), where nothing has a gradient: use torch.no_grad()."
-        )
-    threat.check(x)
-    ball = Linf(1.0) if isinstance(threat, Parametric) else threat
-    _check_threat(attack, ball, x, type(threat).__name__)
-
-
-def _check_threat(attack: Attack | Composite, threat: Projectable, x: Inputs, name: str) -> None:
-    endless = threat.budget(x).isinf()
-    if bool(endless.any()) and not bool(endless.all()):
-        raise InputError("Some rows have a budget and some have none (inf): attack them one after the other.")
-    for leaf in leaves(attack):
-        if isinstance(leaf, Picky) and not isinstance(threat, leaf.threats):
-            fits = ", ".join(t.__name__ for t in leaf.threats)
-            raise InputError(f"{type(leaf).__name__} works within {fits}, not within {name}.")
-        if bool(endless.any()) and not isinstance(leaf, Minimal):
-            raise InputError(
-                f"{type(leaf).__name__} works within a budget and {name} has none: give one, such as {name}(0.1), "
-                "or take a minimum-norm attack (adamant attacks lists them)."
-            )
-
-
-def leaves(attack: Attack | Composite) -> Iterator[Attack]:
-    """The attacks that a composite is made of in the end, or the attack itself."""
-    if isinstance(attack, Composite):
-        for part in attack.parts:
-            yield from leaves(part)
-    else:
-        yield attack
-
-
-_SHOWN = {Sight.LABELS: "predicted label", Sight.SCORES: "scores", Sight.GRADIENT: "gradient"}
 
 
 def _batch_size(x: Tensor, device: torch.device) -> int:

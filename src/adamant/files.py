@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Generator
 from pathlib import Path
+from typing import BinaryIO
 
 from adamant.errors import RunError
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write a file by way of a neighbour that takes its name when it is complete and on the disk."""
-    data = content.encode() if isinstance(content, str) else content
+    with whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Generator[BinaryIO]:
+    """A file to write into, piece by piece, that appears under its name when all is on the disk."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Mask
+from adamant.adversary import Outcome, Status
 from adamant.batch import PerRow, Rows, per_row, take
 from adamant.calling import Caller, Settings, untouched, unwrapped
-from adamant.engine import Outcome, Status
 from adamant.errors import InputError, ModelError
 from adamant.goals import Goal, Targeted
 from adamant.threats import Normed, Parametric, Projectable

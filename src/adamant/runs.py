@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 import adamant
-from adamant.data import DataSet
+from adamant.data import DataSet, Stream
 from adamant.errors import RunError
-from adamant.evaluation import Audit, write_tables
+from adamant.evaluation import Audit, difference, forget_parts, write_tables
 from adamant.evaluation.doctor import Finding, Verdict
 from adamant.files import make_folder, write_whole
 from adamant.models import count_parameters
-from adamant.report import write_page
+from adamant.report import read_result, write_page
 from adamant.training import Job, Report
 from adamant.values import brief
 
@@ -39,6 +39,7 @@ class Story:
     config: Config
     command: str
     device: torch.device
+    identity: str | None = None  # of an audit: what must be the same for it to be the same one
 
 
 def provenance(command: str, device: torch.device) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def facts_of_model(spec: str, model: nn.Module, notes: tuple[str, ...] = ()) -> 
     return {"spec": spec, "parameters": count_parameters(model), "notes": list(notes)}
 
 
-def facts_of_data(data: DataSet) -> dict[str, Any]:
+def facts_of_data(data: DataSet | Stream) -> dict[str, Any]:
     """The data's lines in result.json."""
     return {
         "spec": data.name,
@@ -77,7 +78,7 @@ def facts_of_data(data: DataSet) -> dict[str, Any]:
 
 
 def write_audit(
-    folder: Path, audit: Audit, data: DataSet, story: Story, findings: Sequence[Finding] = ()
+    folder: Path, audit: Audit, data: DataSet | Stream, story: Story, findings: Sequence[Finding] = ()
 ) -> dict[str, Any]:
     """All files of an audit's folder; returns what result.json says."""
     summary = audit.summary()
@@ -91,12 +92,40 @@ def write_audit(
         **summary,
         "warnings": [*summary["warnings"], *alarms],
         "diagnostics": [_line(f) for f in findings],
-        "provenance": provenance(story.command, story.device),
+        "provenance": {**provenance(story.command, story.device), "identity": story.identity},
     }
+    write_tables(make_folder(folder), audit.rows, audit.broken)
     _write(folder, story.config, result)
-    write_tables(folder, audit.rows, audit.broken)
+    forget_parts(folder)
     write_page([folder], folder / "report.html")
     return result
+
+
+def finished(folder: Path, identity: str) -> dict[str, Any] | None:
+    """What result.json says, where this audit is finished there; None where there is something left to do.
+
+    Raises RunError where the folder holds another audit that is finished.
+    """
+    if (folder / "parts").exists() or not (folder / "result.json").exists():
+        return None
+    read_result(folder)
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    theirs = str(result["provenance"].get("identity") or "")
+    if not theirs:  # written before audits said who they are
+        return None
+    if (was := _but_for_chunks(theirs)) != (now := _but_for_chunks(identity)):
+        raise RunError(
+            f"{folder} holds another audit, which is finished. {difference(was, now)} Give another --out, or leave "
+            "--resume out to replace it."
+        )
+    if not (folder / "report.html").exists():
+        write_page([folder], folder / "report.html")
+    return result
+
+
+def _but_for_chunks(identity: str) -> str:
+    """How the rows were cut decides what can be continued, and nothing in the tables."""
+    return " | ".join(p for p in identity.split(" | ") if not p.startswith("chunks of "))
 
 
 def _line(finding: Finding) -> dict[str, Any]:

@@ -238,3 +238,141 @@ def test_a_threat_that_is_no_ball_is_audited_and_told_in_its_own_words(threat, w
     assert broken == result["clean"]["correct"] - result["robust"]["correct"] == len(next(iter(kept.values())))
     assert command("audit", "--config", here / "a", "--out", "b", "--quiet").code == 0
     assert (here / "a" / "rows.parquet").read_bytes() == (here / "b" / "rows.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("threat", "suite", "words", "stages"),
+    [
+        ("spatial:degrees=30,shift=0.1", "spatial", "turn the picture by up to 30 degrees", 5),
+        ("patch:(2, 2)", "patch", "put any picture of 2 by 2 pixels anywhere", 5),
+    ],
+)
+def test_the_line_of_the_handbook_for_sets_beyond_norms(threat, suite, words, stages, trained, here):
+    """At least as much falls as to the quick suite for all sets."""
+    line = (
+        "audit",
+        trained / "model.safetensors",
+        "--data",
+        "digits",
+        "--limit",
+        30,
+        "--threat",
+        threat,
+        "--no-doctor",
+    )
+    results = {}
+    for name in (suite, "quick"):
+        said = command(*line, "--suite", name, "--out", name, "--quiet", "--no-doctor")
+        assert said.code == 0, said.err
+        results[name] = json.loads((here / name / "result.json").read_text())
+    ours = results[suite]
+    assert ours["suite"] == f"{suite}_v1"
+    assert words in (here / suite / "report.html").read_text()
+    assert len(ours["stages"]) == stages
+    assert ours["robust"]["correct"] <= results["quick"]["robust"]["correct"] < ours["clean"]["correct"]
+    refused = command(*line[:6], "--threat", "linf:0.1", "--suite", suite, "--out", "no").sentence
+    assert f"{suite}_v1 has no attack within Linf: it is for" in refused
+
+
+def test_a_finished_audit_is_not_made_again(shelf, here, monkeypatch):
+    line = ["audit", "odd_models:Good", "--data", shelf / "good.npz", "--threat", "linf:0.1", "--suite", "quick"]
+    assert command(*line, "--out", "a", "--quiet").code == 0
+    before, said = contents(here / "a"), command(*line, "--out", "a", "--quiet", "--resume", "--chunk", 5)
+
+    def never(*a, **k):
+        pytest.fail("the model was asked")
+
+    monkeypatch.setattr("adamant.cli.audit.examine", never)
+    monkeypatch.setattr("adamant.cli.audit.audit", never)
+    monkeypatch.setattr("adamant.cli.audit.aftermath", never)
+    again = command(*line, "--out", "a", "--quiet", "--resume")
+    assert again.code == 0, again.err
+    assert "it is finished: nothing is computed again" in again.out
+    assert "all of them" in again.out
+    assert "Diagnostics: " in again.out
+    assert again.out == said.out
+    assert contents(here / "a") == before
+    document = command(*line, "--out", "a", "--json", "--resume")
+    assert json.loads(document.out) == json.loads(before["result.json"])
+    (here / "a" / "report.html").unlink()
+    assert command(*line, "--out", "a", "--quiet", "--resume").code == 0
+    assert contents(here / "a").keys() == before.keys()
+
+
+def test_another_audit_does_not_take_a_finished_one_for_its_own(shelf, here):
+    line = ["audit", "odd_models:Good", "--data", shelf / "good.npz", "--suite", "PGD(steps=2)", "--out", "a"]
+    assert command(*line, "--threat", "linf:0.1", "--quiet", "--no-doctor").code == 0
+    other = command(*line, "--threat", "linf:0.2", "--quiet", "--no-doctor", "--resume")
+    assert "another audit, which is finished. It was made with Linf(eps=0.1" in other.err
+    assert other.code == 2
+    assert command(*line, "--threat", "linf:0.2", "--quiet", "--no-doctor").code == 0
+
+
+@pytest.mark.slow
+def test_an_audit_begun_anew_in_the_same_folder_goes_on_from_its_own_chunks(shelf, here, uninterrupted):
+    """result.json of the first run is still there when the second is killed."""
+    out = here / "run"
+    assert command(*SLOWLY, "--data", shelf / "good.npz", "--out", out).code == 0
+    kill_at(signal.SIGKILL, 2, out, here, shelf)
+    assert (out / "result.json").exists()
+    said = command(*SLOWLY, "--data", shelf / "good.npz", "--out", out, "--resume")
+    assert said.code == 0, said.err
+    assert "nothing is computed again" not in said.out
+    assert [(out / name).read_bytes() for name in TABLES] == uninterrupted
+
+
+def test_what_python_wrote_says_what_a_command_line_lacks(shelf, here):
+    import odd_models  # pyright: ignore[reportMissingImports]
+
+    from adamant import audit, load_data
+    from adamant.attacks import PGD
+    from adamant.calling import Settings
+    from adamant.evaluation import Suite
+    from adamant.threats import Linf
+
+    data, suite = load_data(shelf / "good.npz"), Suite("PGD(steps=2)", (PGD(steps=2),))
+    audit(odd_models.Good(), data, Linf(0.1), suite=suite, out="a", settings=Settings(max_looks=9))
+    refused = command("audit", "--config", "a", "--out", "b", "--quiet").sentence
+    for word in ("add the settings model and data", "odd_models.Good", "640", "24"):
+        assert word in refused
+    path = here / "a" / "config.toml"
+    path.write_text(f'model = "odd_models:Good"\ndata = "{shelf / "good.npz"}"\n{path.read_text()}')
+    said = command("audit", "--config", "a", "--out", "b", "--quiet")
+    assert said.code == 0, said.err
+    for name in TABLES:
+        assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
+
+
+def test_rows_from_the_disk_and_from_memory_are_the_same_bytes(shelf, here):
+    import odd_models  # pyright: ignore[reportMissingImports]
+
+    from adamant import audit, load_data
+    from adamant.data import open_data
+    from adamant.evaluation import QUICK
+    from adamant.threats import Linf
+
+    whole, lazy = load_data(shelf / "good.npz"), open_data(shelf / "good.npz")
+    for name, data in (("a", whole), ("b", lazy)):
+        found = audit(odd_models.Good(), data, Linf(0.1), suite=QUICK, out=name)
+        kept = safetensors.torch.load_file(here / name / TABLES[1])
+        assert all(torch.equal(found.broken[k], kept[k]) for k in ("row", "original", "adversarial"))
+    for name in TABLES:
+        assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
+
+
+def test_a_row_outside_of_the_box_is_named_wherever_it_is(shelf, here, monkeypatch):
+    """Before any work is done, and by its own number."""
+    room = __import__("importlib").import_module("adamant.evaluation.audit")
+    monkeypatch.setattr(room, "_GLANCE", 128)
+    x = torch.zeros(24, 1, 8, 8).numpy()
+    x[19, 0, 3, 3] = 0.75
+    import numpy as np
+
+    np.savez(here / "d.npz", x_test=x, y_test=np.arange(24) % 10)
+    line = ("audit", "odd_models:Good", "--data", "d.npz", "--suite", "quick", "--quiet")
+    refused = command(*line, "--threat", "Linf(0.1, box=(0, 0.5))", "--out", "a").sentence
+    assert "Row 19 holds 0.75" in refused
+    x[19, 0, 3, 3] = np.nan
+    np.savez(here / "d.npz", x_test=x, y_test=np.arange(24) % 10)
+    assert "row 19 holds nan" in command(*line, "--threat", "linf:0.1", "--out", "a").sentence
+    assert not (here / "a" / "parts").exists()

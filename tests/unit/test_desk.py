@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 import adamant as am
 from adamant.access import Sight
+from adamant.adversary import Status
 from adamant.attacks.gradient import At
 from adamant.batch import PerRow, Rows, take
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.losses import Margin
@@ -242,3 +243,24 @@ def test_a_later_success_that_is_larger_does_not_take_the_place_of_the_smallest(
     out = run(Wanders(), net, x, goal, am.Linf(), settings=am.Settings(lanes=20))
     assert out.broken.all()
     assert (out.size <= 0.5 + 1e-6).all()
+
+
+def test_a_limit_of_looks_for_each_row() -> None:
+    """Each row ends as under its own limit alone; none at all for a row that may not look."""
+    model = Affine(SHAPE, CLASSES)
+    x = torch.rand(40, *SHAPE, generator=torch.Generator().manual_seed(0))
+    goal = Untargeted(model(x).argmax(1))
+    limits = [0, 1, 4, 7, 100]
+    most = torch.tensor(limits).repeat(-(-len(x) // 5))[: len(x)]
+    attack, threat = am.PGD(steps=10), am.Linf(1e-4)
+    both = run(attack, model, x, goal, threat, settings=am.Settings(max_looks=PerRow(most), batch_size=7))
+    for limit in limits[1:]:
+        alone = run(attack, model, x, goal, threat, settings=am.Settings(max_looks=limit))
+        rows = (most == limit) & (both.status != Status.WRONG_ALREADY)
+        assert rows.any()
+        for name in ("forwards", "status", "x_adv"):
+            assert torch.equal(getattr(both, name)[rows], getattr(alone, name)[rows])
+    assert not both.forwards[most == 0].any()
+    assert both.forwards[most == 7].max() == 7
+    with pytest.raises(InputError, match="2 limits of looks for"):
+        run(attack, model, x, goal, threat, settings=am.Settings(max_looks=PerRow([1, 2])))

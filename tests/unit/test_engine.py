@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.calling import untouched
-from adamant.engine import Interrupted, Status, perturb, run
+from adamant.engine import Interrupted, perturb, run
 from adamant.errors import AccessError, InputError, ModelError
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng

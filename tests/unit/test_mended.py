@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.attacks.universal import universal
 from adamant.batch import PerRow, Shared
-from adamant.engine import Interrupted, Status, run
+from adamant.engine import Interrupted, run
 from adamant.errors import InputError, ModelError
 from adamant.evaluation import transfer
 from adamant.goals import Untargeted

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import adamant as am
-from adamant.engine import Status, run
+from adamant.adversary import Status
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng

@@ -35,7 +35,7 @@ from adamant.bounds import Intervals, Lines
 from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
-from adamant.threats import L0, L1, L2, Flow, Linf, Patch, Recolour, Spatial
+from adamant.threats import L0, L1, L2, Flow, Linf, Pasted, Patch, Recolour, Spatial, Wasserstein
 from adamant.training import SWA, Plan, augment, plan, recipes
 from adamant.training import catalogue as training
 from adamant.training.average import EMA
@@ -59,7 +59,8 @@ THREATS = [
     Linf(0.1, box=(-math.inf, math.inf)), Linf(0.1, box=(0.0, math.inf)),
     Linf(PerRow([8 / 255, 1 / 3])), L2(1e-7, mask=Shared([[True, False], [False, True]])),
     L2(), Linf(math.inf), Patch((3, 5)), Patch((1, 1), box=(-1.0, 1.0)), Spatial(degrees=10.0), Flow(),
-    Recolour(reach=0.3),
+    Recolour(reach=0.3), Pasted(picture=Shared([[[0.5, 0.25]]]), mask=Shared([[True, False]]), degrees=10.0),
+    Wasserstein(reach=0.3),
     L1(PerRow([1, 2]), mask=PerRow([[True], [False]])), Linf(123456789.123), Linf(1 / 255), Linf(0.5 / 255),
 ]  # fmt: skip
 ATTACKS = [

@@ -18,6 +18,7 @@ from adamant.attacks.hopskipjump import HopSkipJump
 from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
 from adamant.attacks.pdpgd import PDPGD
+from adamant.attacks.printable import printable
 from adamant.attacks.rays import RayS
 from adamant.attacks.saliency import JSMA
 from adamant.attacks.search import Draws, RandomSearch
@@ -38,5 +39,5 @@ __all__ = [
     "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe",
     "GeoDA", "Here", "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
     "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
-    "Union", "Within", "universal",
+    "Union", "Within", "printable", "universal",
 ]  # fmt: skip

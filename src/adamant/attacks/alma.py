@@ -12,7 +12,7 @@ from torch import Tensor
 from adamant._types import Logits, Scores
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.goals import Goal, Targeted
 from adamant.losses import Margin
 from adamant.threats import L1, L2

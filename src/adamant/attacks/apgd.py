@@ -13,7 +13,7 @@ from adamant._types import Inputs, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.starts import Anywhere, Start
 from adamant.batch import PerRow, Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L1, L2, Linf

@@ -14,7 +14,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.gradient import climb
 from adamant.attacks.pictures import picture
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L2, Linf
 from adamant.threats.balls import unit

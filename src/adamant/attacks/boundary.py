@@ -12,7 +12,7 @@ from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, begin, fools, to_boundary
 from adamant.batch import Rows, Shared, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss
 from adamant.threats import L2
 from adamant.threats.balls import unit

@@ -12,7 +12,7 @@ from torch import Tensor
 from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import Margin
 from adamant.threats import L1, L2, Linf

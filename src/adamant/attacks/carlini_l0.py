@@ -12,7 +12,7 @@ from adamant._types import Mask
 from adamant.access import Look, Sight
 from adamant.attacks.carlini import adam, artanh, check_box
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Margin
 from adamant.threats import L0
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from adamant.access import Sight
-from adamant.attacks.starts import Here, Start
-from adamant.engine import Attack, Composite, Problem
+from adamant.adversary import Attack, Composite
+from adamant.attacks.starts import Here, Start, Won
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.losses import Margin
@@ -66,7 +67,8 @@ class EachTarget:
         if self.n < 1:
             raise InputError(f"EachTarget needs n of at least 1, got {self.n}.")
         label = p.goal.label
-        logits = p.look(self.at(p), Margin()).logits
+        # A look to rank by: what it shows is not to be measured against the losses that the attack climbs.
+        logits = replace(p, yardstick=p.yardstick or Won()).look(self.at(p), Margin()).logits
         ranked = logits.argsort(dim=1, descending=True, stable=True)
         others = (ranked != label[:, None]).int().argsort(dim=1, descending=True, stable=True)  # the label comes last
         ranked = ranked.gather(1, others)

@@ -13,7 +13,7 @@ from adamant._types import Inputs
 from adamant.access import Look, Sight
 from adamant.attacks.starts import Anywhere, Start
 from adamant.batch import PerRow, Rows
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import Loss, Margin
 

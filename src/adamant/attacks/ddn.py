@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L2
 from adamant.threats.balls import unit

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adamant._types import Inputs, Mask, Scores
 from adamant.batch import Shared, per_row, take, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Targeted
 from adamant.losses import Margin

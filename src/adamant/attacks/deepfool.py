@@ -12,7 +12,7 @@ from adamant._types import Inputs, Mask
 from adamant.access import Look, Sight
 from adamant.attacks.hyperplane import Boundaries, nearest, onto, tighten
 from adamant.batch import Rows, per_row, take, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Margin
 from adamant.threats import L0, L1, L2, Linf, Normed
 

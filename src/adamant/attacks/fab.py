@@ -13,7 +13,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.hyperplane import nearest, onto, tighten
 from adamant.attacks.starts import Here, Start
 from adamant.batch import Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Goal, Targeted
 from adamant.losses import Margin, Margins

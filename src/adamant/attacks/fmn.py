@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adamant.access import Look, Sight
 from adamant.batch import PerRow, Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import CrossEntropy, Loss, Margin
 from adamant.threats import L0, L1, L2, Linf
 from adamant.threats.balls import unit

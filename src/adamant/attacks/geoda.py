@@ -14,7 +14,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, begin, bisect, fools, noise, to_boundary, votes
 from adamant.attacks.pictures import cosines, transformed
 from adamant.batch import Rows, Shared, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import Loss
 from adamant.random import Rng

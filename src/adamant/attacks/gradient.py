@@ -12,7 +12,7 @@ from adamant._types import Inputs, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.starts import Anywhere, Here, Start
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L1, L2, Linf
 

@@ -13,7 +13,7 @@ from adamant._types import Inputs, Mask, Scores
 from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, begin, fools, noise, to_boundary, units, votes
 from adamant.batch import Rows, Shared, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss
 from adamant.random import Rng
 from adamant.threats import L2, Linf, Normed

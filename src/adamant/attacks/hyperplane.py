@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adamant._types import Inputs, Logits, Scores
 from adamant.batch import per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.goals import Goal, Targeted
 from adamant.losses import Loss, Margin, Margins
 from adamant.threats import L2, Linf, Normed, Projectable

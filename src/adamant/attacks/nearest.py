@@ -13,9 +13,9 @@ from typing import final
 from torch import Tensor
 
 from adamant.access import Sight
+from adamant.adversary import Attack, Composite
 from adamant.batch import take
-from adamant.desk import Desk
-from adamant.engine import Attack, Composite, Problem
+from adamant.desk import Desk, Problem
 from adamant.errors import InputError
 
 

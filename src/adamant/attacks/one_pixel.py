@@ -12,7 +12,7 @@ from torch import Tensor
 from adamant._types import Inputs
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import CrossEntropy, Loss
 from adamant.random import Rng

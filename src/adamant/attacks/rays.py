@@ -14,7 +14,7 @@ from adamant._types import Scores
 from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, box
 from adamant.batch import Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Targeted
 from adamant.losses import Loss

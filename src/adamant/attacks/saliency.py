@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adamant._types import Inputs, Labels, Logits
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Goal, Targeted
 from adamant.losses import Loss

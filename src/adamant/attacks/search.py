@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adamant.access import Look, Sight
 from adamant.batch import Rows, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss, Margin
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from adamant.access import Look, Sight
 from adamant.batch import Rows, per_row
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss, Margin
 from adamant.threats import L0
 

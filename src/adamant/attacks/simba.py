@@ -12,7 +12,7 @@ from adamant._types import Inputs
 from adamant.access import Look, Sight
 from adamant.attacks.pictures import cosines, picture
 from adamant.batch import Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L1, L2, Linf

@@ -11,7 +11,7 @@ from torch import Tensor
 from adamant._types import Inputs
 from adamant.access import Look, Sight
 from adamant.batch import Rows, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import Loss, Margin
 from adamant.random import Rng

@@ -15,7 +15,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.pictures import picture, window
 from adamant.attacks.starts import Start
 from adamant.batch import Rows, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss, Margin
 from adamant.random import Rng
 from adamant.threats import L1, L2, Linf

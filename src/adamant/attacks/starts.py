@@ -11,8 +11,7 @@ from torch import Tensor
 from adamant._types import Inputs, Logits, Mask, Scores
 from adamant.access import Sight
 from adamant.batch import PerRow, Rows, where
-from adamant.desk import Desk
-from adamant.engine import Problem
+from adamant.desk import Desk, Problem
 from adamant.errors import AccessError, InputError
 from adamant.goals import Goal, Untargeted
 from adamant.losses import Margin
@@ -110,7 +109,7 @@ class _Along:
 
 
 @dataclass(frozen=True)
-class _Won:
+class Won:
     """The margin of a success, and nothing else is worth keeping: no attack climbs what these looks show."""
 
     def __call__(self, logits: Logits, goal: Goal) -> Scores:
@@ -138,7 +137,7 @@ class Diverse:
             raise AccessError(
                 f"Diverse follows gradients and {type(p.access).__name__} gives none: take Anywhere() or access=NES()."
             )
-        q = replace(p, aim=_Toward(p.goal.anchor, weights), yardstick=p.yardstick or _Won())
+        q = replace(p, aim=_Toward(p.goal.anchor, weights), yardstick=p.yardstick or Won())
         for _ in range(self.steps):
             z = q.project(q.threat.move(z, q.look(z, _Along(), grad=True).slope.nan_to_num(0.0), 1.0))
         return z

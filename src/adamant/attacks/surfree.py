@@ -15,7 +15,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.decision import VERDICT, begin, bisect, fools, to_boundary
 from adamant.attacks.pictures import transformed
 from adamant.batch import Rows, Shared, per_row, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.losses import Loss
 from adamant.threats import L2
 from adamant.threats.balls import unit

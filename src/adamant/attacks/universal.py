@@ -14,7 +14,7 @@ from adamant._types import Inputs, Logits
 from adamant.access import Look, Sight, View, WhiteBox
 from adamant.batch import PerRow, Rows, Shared, on, take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.goals import Goal
 from adamant.losses import CrossEntropy, Loss, Margin

@@ -13,7 +13,7 @@ from adamant.access import Look, Sight
 from adamant.attacks.gradient import ahead, climb, gather
 from adamant.attacks.starts import Here, Start
 from adamant.batch import PerRow, Rows
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import L1, L2, Linf

@@ -12,7 +12,7 @@ from adamant._types import Inputs, Mask
 from adamant.access import Look, Sight
 from adamant.attacks.carlini import Search, adam
 from adamant.batch import Rows, where
-from adamant.engine import Problem
+from adamant.desk import Problem
 from adamant.errors import InputError
 from adamant.losses import Margin
 from adamant.threats import L2

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from adamant import runs
+from adamant.adversary import Status
 from adamant.calling import Caller, Settings, untouched
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one
 from adamant.data import DataSet, load_data
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.files import make_folder, write_whole
 from adamant.goals import Targeted, Untargeted

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from rich.table import Table
+from torch import nn
 
 from adamant import runs
 from adamant.batch import PerRow
 from adamant.calling import Settings
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, percent
+from adamant.data import Stream
 from adamant.errors import InputError
-from adamant.evaluation import Order, Shard, audit
+from adamant.evaluation import Order, Shard, audit, identify
 from adamant.evaluation.doctor import Finding, Verdict, aftermath, examine
 from adamant.files import make_folder
 from adamant.models import as_logits
 
+FACE = "am.audit"  # what a configuration says that Python wrote
 EXAMINED = 128  # rows that the doctor sees
 # What does not decide the rows is no part of the configuration of a run.
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "config", "batch_size", "chunk", "name", "doctor")
@@ -29,9 +32,9 @@ class Audit(Source):
     """Attack every row with a suite of attacks and write a report on what still stands."""
 
     threat: str = ""
-    """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, or as in Python."""
+    """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, spatial, 'patch:(5, 5)', or as in Python."""
     suite: str = "standard"
-    """quick, standard, strict, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
+    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
     access: str = "WhiteBox()"
     """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
     max_looks: int | None = None
@@ -74,37 +77,28 @@ class Audit(Source):
                 "On the command line a threat has one budget for all rows; use am.audit in Python for one per row."
             )
         folder = make_folder(Path(self.out))
-        raw, data = self.load()
+        self.check_device()
+        data = self.open_data()
+        raw = self.load_model(data)
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         settings = Settings(
             batch_size=self.batch_size, max_looks=self.max_looks, votes=self.votes, device=self.device,
             channels_last=self.channels_last, autocast=self.autocast,
         )  # fmt: skip
-        shard = Shard.here()
-        before = ()
-        if self.doctor and shard.first:
-            before = examine(
-                raw,
-                data,
-                threat,
-                seed=self.seed,
-                rows=EXAMINED,
-                access=access,
-                settings=replace(settings, max_looks=None),
-            ).findings
+        order = Order(
+            threat=threat, suite=suite, access=access, seed=self.seed, curve=self.curve, chunk=self.chunk,
+            settings=settings,
+        )  # fmt: skip
+        shard, identity = Shard.here(), identify(order, model, data)
+        if self.resume and (result := runs.finished(folder, identity)):
+            if shard.first:
+                self.console.print(f"{folder} holds this audit, and it is finished: nothing is computed again.")
+                self._show(result, folder)
+            return 0
+        before = self._examined(raw, data, order) if self.doctor and shard.first else ()
         quiet = self if shard.first else replace(self, quiet=True)
         with quiet.progress("audit", "rows") as tell:
-            order = Order(
-                threat=threat,
-                suite=suite,
-                access=access,
-                seed=self.seed,
-                curve=self.curve,
-                chunk=self.chunk,
-                settings=settings,
-                watch=tell,
-            )
-            found = audit(model, data, order, folder=folder, resume=self.resume)
+            found = audit(model, data, replace(order, watch=tell), folder=folder, resume=self.resume, identity=identity)
         if not shard.first:  # the first process writes the report
             return 0
         story = runs.Story(
@@ -113,17 +107,26 @@ class Audit(Source):
             config=self.settings_as_config(),
             command=runs.command_line(),
             device=runs.device_of(raw),
+            identity=identity,
         )
         findings = (*before, *aftermath(model, found)) if self.doctor else ()
-        result = runs.write_audit(folder, found, data, story, findings)
+        self._show(runs.write_audit(folder, found, data, story, findings), folder)
+        return 0
+
+    def _examined(self, raw: nn.Module, data: Stream, order: Order) -> tuple[Finding, ...]:
+        settings = replace(order.settings, max_looks=None)
+        return examine(
+            raw, data, order.threat, seed=self.seed, rows=EXAMINED, access=order.access, settings=settings
+        ).findings
+
+    def _show(self, result: dict[str, Any], folder: Path) -> None:
         self.say(result)
         self.console.print(table([result]))
         for warning in result["warnings"]:
             self.console.print(f"Warning: {warning}", style="bold red", soft_wrap=True)
-        if findings:
-            self.console.print(tally(findings), soft_wrap=True)
+        if result["diagnostics"]:
+            self.console.print(tally(result["diagnostics"]), soft_wrap=True)
         self.console.print(f"Seed {self.seed}. Report: {folder / 'report.html'}", soft_wrap=True)
-        return 0
 
     def settings_as_config(self) -> dict[str, Any]:
         """Everything that decides the rows, for config.toml."""
@@ -137,7 +140,10 @@ def _missing() -> str:
 
 def _from_config(asked: Audit) -> Audit:
     held = runs.read_config(Path(str(asked.config)))
-    if (command := held.pop("command", None)) != "audit":
+    command = held.pop("command", None)
+    if command == FACE:
+        _complete(held, str(asked.config))
+    elif command != "audit":
         raise InputError(f"{asked.config} says command = {command!r}: give the config.toml of an adamant audit.")
     kinds = get_type_hints(Audit)
     if odd := [k for k in held if k not in kinds or k in _NOT_CONFIG]:
@@ -156,13 +162,24 @@ def _from_config(asked: Audit) -> Audit:
     return replace(asked, **held, config=None)
 
 
+def _complete(held: dict[str, Any], where: str) -> None:
+    """What am.audit wrote, which was handed a model and data: a person adds how a command line finds them."""
+    facts: Any = held.pop("python", {})
+    said = ", ".join(f"{k} {v}" for k, v in facts.items()) if isinstance(facts, dict) else ""
+    if missing := [k for k in ("model", "data") if k not in held]:
+        raise InputError(
+            f"{where} was written by am.audit in Python, which was handed model and data as objects ({said}): add the "
+            f"settings {' and '.join(missing)} to it, each as on the command line, above [python]."
+        )
+
+
 def _given(asked: Audit, plain: Audit, name: str) -> bool:
     return getattr(asked, name) != getattr(plain, name)
 
 
-def tally(findings: tuple[Finding, ...]) -> str:
+def tally(diagnostics: list[dict[str, Any]]) -> str:
     """How many diagnostics ended how."""
-    counts = {v: sum(f.verdict == v for f in findings) for v in Verdict}
+    counts = {v: sum(d["verdict"] == v.name for d in diagnostics) for v in Verdict}
     parts = (f"{counts[v]} {word}" for v, word in _ENDED.items() if counts[v])
     return f"Diagnostics: {', '.join(parts)}."
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from adamant.data import DataSet, load_data
+from adamant.data import DataSet, Stream, load_data, open_data
 from adamant.errors import InputError
 from adamant.models import load_model
 
@@ -96,9 +96,16 @@ class Data(Common):
 
     def load_data(self, split: str | None = None) -> DataSet:
         """The data that were asked for."""
+        return load_data(self._named(), split=split or self.split, limit=self.limit, data_dir=self.data_dir)
+
+    def open_data(self) -> Stream:
+        """The same, left on the disk."""
+        return open_data(self._named(), split=self.split, limit=self.limit, data_dir=self.data_dir)
+
+    def _named(self) -> str:
         if not self.data:
             raise InputError("Which data? Give --data, for example --data digits.")
-        return load_data(self.data, split=split or self.split, limit=self.limit, data_dir=self.data_dir)
+        return self.data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +126,7 @@ class Source(Data):
         data = self.load_data(split)
         return self.load_model(data), data
 
-    def load_model(self, data: DataSet) -> nn.Module:
+    def load_model(self, data: DataSet | Stream) -> nn.Module:
         """The model that was asked for; one of the zoo is built for the shape and the classes of the data."""
         if not self.model:
             raise InputError("Which model? Name a file, zoo:small-cnn, or package.module:callable.")

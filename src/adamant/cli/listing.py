@@ -41,7 +41,10 @@ def _threats() -> Lines:
     ]
 
 
-_EXAMPLES = {"Linf": "linf:8/255", "L2": "l2:0.5", "L1": "l1:12", "L0": "l0:10", "Patch": "Patch((5, 5))"}
+_EXAMPLES = {
+    "Linf": "linf:8/255", "L2": "l2:0.5", "L1": "l1:12", "L0": "l0:10", "Patch": "Patch((5, 5))",
+    "Pasted": "Pasted(picture=Shared([[[0.0, 1.0]]]))",
+}  # fmt: skip
 
 
 def _recipes() -> Lines:

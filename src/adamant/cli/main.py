@@ -29,9 +29,10 @@ def _members() -> dict[str, Any]:
     from adamant.cli.report import Report
     from adamant.cli.train import Train
     from adamant.cli.transfer import Transfer
+    from adamant.cli.tune import Tune
 
     members = (
-        Demo, Audit, Attack, Train, Transfer, Corrupt, Doctor, Compare, Report, Attacks, Threats, Recipes, Models,
+        Demo, Audit, Attack, Train, Tune, Transfer, Corrupt, Doctor, Compare, Report, Attacks, Threats, Recipes, Models,
     )  # fmt: skip
     return {member.__name__.lower(): member for member in members}
 

@@ -12,10 +12,10 @@ from rich.table import Table
 from torch import nn
 
 from adamant import runs
+from adamant.adversary import Composite
 from adamant.cli import words
 from adamant.cli.common import Data, at_least_one
 from adamant.data import DataSet
-from adamant.engine import Composite
 from adamant.errors import InputError
 from adamant.evaluation import transfer
 from adamant.files import make_folder, write_whole

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from adamant import access, losses, threats, variety
+from adamant.adversary import Attack, Composite
 from adamant.attacks import starts
 from adamant.attacks.catalogue import CATALOGUE
 from adamant.batch import PerRow, Shared
-from adamant.engine import Attack, Composite
 from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,22 +14,34 @@ from adamant.errors import InputError
 _IMAGE = 3  # from (n h w) on, an array holds images
 
 
-def numeric(array: NDArray[Any], where: str) -> None:
+class Array(Protocol):
+    """What the checks ask of an array of numpy, or of one that is on the disk."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
+    def max(self) -> Any: ...
+
+
+def numeric(array: Array, where: str) -> None:
     """Raises `InputError` for arrays of objects, text or complex numbers."""
     if array.dtype.kind not in "buif":
         raise InputError(f"{where} has dtype {array.dtype}; save it as numbers (uint8, integers or floats).")
 
 
-def inputs(array: NDArray[Any], rows: NDArray[np.int64], where: str) -> Tensor:
+def inputs(array: Array, rows: NDArray[np.int64], where: str) -> Tensor:
     """Rows (m,) of an array (n *d), as float32: images (n h w), (n h w c) as (m c h w) in [0, 1], vectors (n d) raw.
 
     Bytes are divided by 255, and so are other integers between 0 and 255 that stand for images.
     Raises `InputError` for NaN, infinities, and images outside of [0, 1], naming the row.
     """
     numeric(array, where)
-    if array.ndim < 2 or 0 in array.shape[1:] or array.ndim > 4:
+    ndim = len(array.shape)
+    if ndim < 2 or 0 in array.shape[1:] or ndim > 4:
         raise InputError(f"{where} has shape {array.shape}; give (n, d), (n, h, w), (n, h, w, c) or (n, c, h, w).")
-    images = array.ndim >= _IMAGE
+    images = ndim >= _IMAGE
     taken = _channels_first(array[rows], where)
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(taken)).float().div_(255)

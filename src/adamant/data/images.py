@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -125,8 +125,8 @@ def _part(files: Sequence[Path], labels: Sequence[int], size: Size | None) -> Pa
     def read(row: int) -> tuple[bytes, str]:
         return files[row].read_bytes(), str(files[row])
 
-    def keys(rows: Indices) -> list[bytes]:
-        return [files[row].read_bytes() for row in rows]
+    def keys(rows: Indices) -> Iterator[bytes]:
+        return (files[row].read_bytes() for row in rows)
 
     cheap = sum(file.stat().st_size for file in files) <= COMPARED
     return Part(

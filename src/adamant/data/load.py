@@ -6,13 +6,15 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from adamant.data.arrays import read_npz
 from adamant.data.dataset import DataSet
 from adamant.data.digits import read_digits
 from adamant.data.images import SUFFIXES, Size, read_folder, read_image
 from adamant.data.parquet import parquet_files, read_parquet
-from adamant.data.source import Source, gather
+from adamant.data.source import Source, gather, stream
+from adamant.data.stream import Stream
 from adamant.data.torchvision import read_torchvision
 from adamant.errors import InputError
 
@@ -59,19 +61,49 @@ def load_data(
     both. `label` is for one image, `size` (height, width) resizes images. A bare name is sought in `data_dir`, else in
     the folder that ADAMANT_DATA_DIR names, else here. Raises `InputError` that names the file, the row and the value.
     """
-    folder = Path(data_dir or os.environ.get(VARIABLE) or ".")
-    spec = os.fspath(spec)
-    path = None if spec == "digits" or spec.startswith("torchvision:") else _find(spec, folder)
-    if path is not None and path.is_file() and path.suffix.lower() in SUFFIXES:
+    spec, folder, path = _place(spec, data_dir)
+    if _is_image(path):
         return read_image(path, label=label, size=size)
     if label is not None:
         raise InputError(f"label is {label}, and {spec} brings its own labels; label is for one image file.")
-    if size is not None and (path is None or path.suffix == ".npz") and not spec.startswith("torchvision:"):
-        raise InputError(f"size is {size}, and {spec} holds arrays; size is for image files.")
     return gather(_read(spec, path, folder, split, size), split=split, limit=limit, seed=seed)
 
 
+def open_data(
+    spec: str | os.PathLike[str],
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    data_dir: str | os.PathLike[str] | None = None,
+    size: Size | None = None,
+) -> Stream:
+    """The rows that `load_data` loads, left on the disk: each is read, and checked, when it is asked for.
+
+    Images are read file by file, parquet by row groups, .npz by rows. A compressed .npz cannot be read in places: its
+    array is unpacked at the first use and kept as it is stored (a byte for each pixel, most often). torchvision's data
+    sets keep in memory what they keep. Raises `InputError` as `load_data` does.
+    """
+    spec, folder, path = _place(spec, data_dir)
+    if _is_image(path):
+        raise InputError(f"{path} is one image; give a data set here, and attack one image with adamant attack.")
+    return stream(_read(spec, path, folder, split, size), split=split, limit=limit, seed=seed)
+
+
+def _place(spec: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None) -> tuple[str, Path, Path | None]:
+    """The spec as text, the data folder, and the file or folder that is meant, where it is one."""
+    folder = Path(data_dir or os.environ.get(VARIABLE) or ".")
+    spec = os.fspath(spec)
+    return spec, folder, None if spec == "digits" or spec.startswith("torchvision:") else _find(spec, folder)
+
+
+def _is_image(path: Path | None) -> TypeGuard[Path]:
+    return path is not None and path.is_file() and path.suffix.lower() in SUFFIXES
+
+
 def _read(spec: str, path: Path | None, folder: Path, split: str, size: Size | None) -> Source:
+    if size is not None and (path is None or path.suffix == ".npz") and not spec.startswith("torchvision:"):
+        raise InputError(f"size is {size}, and {spec} holds arrays; size is for image files.")
     if spec.startswith("torchvision:"):
         return read_torchvision(spec.removeprefix("torchvision:"), folder, size=size)
     if path is None:

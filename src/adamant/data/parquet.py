@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -66,30 +68,40 @@ def _part(files: Sequence[Path], size: Size | None, cheap: bool) -> tuple[Part, 
     y, _ = checks.labels(cast(Any, column.to_numpy()), None, where)
     held = _Column(files, image)
 
-    def keys(rows: Indices) -> list[bytes]:
-        return [held.content(row)[0] for row in rows.tolist()]
+    def keys(rows: Indices) -> Iterator[bytes]:
+        return (held.content(row)[0] for row in rows.tolist())
 
     part = Part(labels=y, read=lambda rows: stack(held.content, rows, size), keys=keys if cheap else None)
     return part, _names(schema, label)
 
 
 class _Column:
-    """The encoded images of several files, read at the first use and kept."""
+    """The encoded images of several files, read by row groups; two are kept, that of row 0 and the last asked for."""
 
     def __init__(self, files: Sequence[Path], name: str) -> None:
         self._files, self._name = files, name
-        self._held: Any = None
+        sizes = [pq.ParquetFile(file).metadata for file in files]
+        self._groups = [(i, g) for i, meta in enumerate(sizes) for g in range(meta.num_row_groups)]
+        self._ends = np.cumsum([sizes[i].row_group(g).num_rows for i, g in self._groups])
+        self._group = lru_cache(maxsize=2)(self._read)
 
     def content(self, row: int) -> tuple[bytes, str]:
-        if self._held is None:
-            tables = [pq.read_table(file, columns=[self._name]) for file in self._files]
-            self._held = pa.concat_tables(tables).column(self._name)
+        group = int(np.searchsorted(self._ends, row, side="right"))
         where = f"{self._files[0].name}: row {row}"
-        value: Any = self._held[row].as_py()
+        value: Any = self._group(group)[row - int(self._ends[group])].as_py()  # counted from the end of its group
         content = cast(dict[str, Any], value).get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise InputError(f"{where} holds no image bytes; embed the images in the file.")
         return content, where
+
+    def _read(self, number: int) -> Any:
+        at, group = self._groups[number]
+        try:
+            return pq.ParquetFile(self._files[at]).read_row_group(group, columns=[self._name]).column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{self._files[at]} is not a readable parquet file ({error}); write or fetch it again."
+            ) from error
 
 
 def _column(file: Path, schema: Any, names: Sequence[str]) -> str:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adamant.data.dataset import DataSet, portions
+from adamant.data.stream import OnDisk, Stream
 from adamant.errors import InputError
 from adamant.random import permutation
 
 Indices = NDArray[np.int64]
 ALL = "all"  # the one part of a source without splits
-COMPARED = 256 * 2**20  # bytes of inputs up to which readers let rows be compared between splits
+COMPARED = 256 * 2**20  # bytes of inputs up to which readers let rows be compared between splits: it takes time
 _SHARES = (
     "The source has no splits of its own: train is 60 % of every class, val 20 %, test 20 %, always the same rows."
 )
@@ -26,7 +27,8 @@ _SHARES = (
 class Part:
     """One split as it lies in the source: its labels, and what reads the inputs of given rows (m,) -> (m *d) float32.
 
-    `keys` gives a hashable for each of the given rows, equal for equal inputs; None where that would cost too much.
+    `keys` gives a hashable for each of the given rows, one after another, equal for equal inputs; None where that would
+    take too long.
     """
 
     labels: Indices
@@ -45,8 +47,34 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Choice:
+    """What a split and a limit leave of a source: the rows of one part, their labels, and remarks."""
+
+    part: Part
+    rows: Indices
+    y: Tensor
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def gather(source: Source, *, split: str, limit: int | None, seed: int) -> DataSet:
     """The first `limit` rows of the split asked for; raises `InputError` where there is nothing to give."""
+    it = _choose(source, split, limit, seed)
+    rows = torch.from_numpy(it.rows)
+    x = it.part.read(it.rows)
+    return DataSet(x=x, y=it.y, classes=it.classes, name=source.name, split=split, rows=rows, notes=it.notes)
+
+
+def stream(source: Source, *, split: str, limit: int | None, seed: int) -> Stream:
+    """The same rows, left on the disk; what is wrong with an input is said when it is read."""
+    it = _choose(source, split, limit, seed)
+    rows = torch.from_numpy(it.rows)
+    x = OnDisk(it.part.read, it.rows)
+    return Stream(x=x, y=it.y, classes=it.classes, name=source.name, split=split, rows=rows, notes=it.notes)
+
+
+def _choose(source: Source, split: str, limit: int | None, seed: int) -> _Choice:
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a positive number of rows, or leave it out for all of them.")
     rows_of = _assign(source, seed)
@@ -65,15 +93,8 @@ def gather(source: Source, *, split: str, limit: int | None, seed: int) -> DataS
     y = torch.from_numpy(labels[taken])
     if len(taken) > 1 and (y == y[0]).all():
         notes.append(f"The first {len(taken)} rows are all of class {int(y[0])}.")
-    return DataSet(
-        x=source.parts[name].read(taken),
-        y=y,
-        classes=source.classes or _numbered(source),
-        name=source.name,
-        split=split,
-        rows=torch.from_numpy(taken),
-        notes=tuple(notes),
-    )
+    classes = source.classes or _numbered(source)
+    return _Choice(part=source.parts[name], rows=taken, y=y, classes=classes, notes=tuple(notes))
 
 
 def _assign(source: Source, seed: int) -> dict[str, tuple[str, Indices]]:
@@ -108,17 +129,14 @@ def _numbered(source: Source) -> tuple[str, ...]:
 def _duplicates(source: Source, rows_of: Mapping[str, tuple[str, Indices]], split: str) -> list[str]:
     if split in ("train", ALL) or "train" not in rows_of:
         return []
-    keys: list[Iterable[bytes]] = []
     train = rows_of["train"]
     if train[0] != rows_of[split][0]:  # another part: compare with all that train holds, val too where it lies there
         train = train[0], np.arange(len(source.parts[train[0]].labels))
-    for name, rows in (train, rows_of[split]):
-        read = source.parts[name].keys
-        if read is None:
-            return []
-        keys.append(read(rows))
-    known = set(map(hash, keys[0]))
-    again = sum(hash(key) in known for key in keys[1])
+    first, second = source.parts[train[0]].keys, source.parts[rows_of[split][0]].keys
+    if first is None or second is None:
+        return []
+    known = set(map(hash, first(train[1])))
+    again = sum(hash(key) in known for key in second(rows_of[split][1]))
     if not again:
         return []
     return [f"{again} of the {len(rows_of[split][1])} inputs of {split} are also in train, byte for byte."]

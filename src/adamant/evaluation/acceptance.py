@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from adamant._types import Inputs, Labels, Logits, Mask
+from adamant.adversary import Outcome
 from adamant.batch import take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
 from adamant.desk import won
-from adamant.engine import Outcome
 from adamant.goals import Untargeted
 from adamant.threats import Parametric, Projectable
 
@@ -42,6 +42,19 @@ def accepted(
         held &= take(threat, rows).contains(z, x[rows])
     holds[rows] = held
     return holds
+
+
+def clean(model: nn.Module, x: Inputs, y: Labels, settings: Settings) -> tuple[Logits, Mask]:
+    """Which rows (n,) are wrong by most votes, and for each the logits of the first answer that says the same.
+
+    Asked as `judged` asks. Raises InputError for labels that the model has no class for.
+    """
+    goal, answers = Untargeted(y), _judgements(model, x, settings, settings.votes)
+    goal.check(answers[0].shape[1])
+    wrongs = torch.stack([goal.reached(logits) for logits in answers])
+    wrong = 2 * wrongs.sum(0) > settings.votes
+    first = (wrongs == wrong).int().argmax(0)
+    return torch.stack(answers)[first, torch.arange(len(x))], wrong
 
 
 def judged(model: nn.Module, x: Inputs, settings: Settings) -> Logits:

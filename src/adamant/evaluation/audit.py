@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -16,30 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from adamant.access import Access, Sight, WhiteBox
+from adamant.adversary import Status
 from adamant.attacks import Union
 from adamant.batch import PerRow, take
 from adamant.calling import Settings, unwrapped
-from adamant.engine import Status, run
+from adamant.data import Readable
+from adamant.engine import run
 from adamant.errors import InputError
-from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, judged
+from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, clean, judged
 from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
-from adamant.evaluation.parts import Part, Parts, Stage
-from adamant.evaluation.suites import STANDARD, Course, Suite, defined, seekers
+from adamant.evaluation.course import Course, Suite, defined
+from adamant.evaluation.kept import Kept
+from adamant.evaluation.parts import EVIDENCE, Part, Parts, Stage
+from adamant.evaluation.suites import STANDARD, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.shards import Shard
 from adamant.threats import L0, Projectable
 from adamant.values import brief
 
+_GLANCE = 2**22  # numbers that are looked at together where all the data pass by
 GRID = tuple(i / 8 for i in range(1, 17))  # where the curve is told, times the audited budget
 
 
 class Data(Protocol):
-    """A labelled set that knows where each row came from."""
+    """A labelled set that knows where each row came from; its inputs in memory or on the disk."""
 
     @property
-    def x(self) -> Tensor: ...
+    def x(self) -> Readable: ...
     @property
     def y(self) -> Tensor: ...
     @property
@@ -76,12 +82,15 @@ class Order:
 @final
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found: figures by `summary`, a line per row in `rows`, and the inputs of every broken row."""
+    """What an audit found: figures by `summary`, a line per row in `rows`, and the inputs of every broken row.
+
+    With a folder these inputs are on the disk, and `broken[name]` reads them.
+    """
 
     order: Order
     classes: tuple[str, ...]
     rows: dict[str, list[Any]]
-    broken: dict[str, Tensor]  # row, original, adversarial
+    broken: Kept  # row, original, adversarial
     stages: tuple[Stage, ...]
     seconds: float
 
@@ -202,19 +211,27 @@ class Audit:
         return found
 
 
-def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = None, resume: bool = False) -> Audit:
+def audit(
+    model: nn.Module,
+    data: Data,
+    order: Order,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    identity: str | None = None,
+) -> Audit:
     """Run the suite on every row and report; with a folder, finished chunks are on the disk and `resume` skips them.
 
-    Under torchrun each process does its share of the chunks, and all return the whole audit; the rows are the same.
-    Raises InputError or ModelError for what cannot be audited, RunError when the folder holds another audit.
+    With a folder, and data on the disk, memory holds the inputs of one chunk at a time. Under torchrun each process
+    does its share of the chunks, and all return the whole audit; the rows are the same. `identity` is what `identify`
+    said, where it was asked already. Raises InputError or ModelError for what cannot be audited, RunError when the
+    folder holds another audit.
     """
     began, n = time.monotonic(), len(data.y)
-    if not n:
-        raise InputError("The data hold no rows: nothing can be audited.")
+    identity = identity or identify(order, model, data)
     if isinstance(getattr(order.threat, "eps", None), PerRow):
         order = replace(order, curve=False)
-    order.threat.check(data.x)
-    identity, shard = _identity(order, model, data) if folder else "", Shard.here()
+    shard = Shard.here()
     if shard.world > 1:
         if folder is None:
             raise InputError("Several processes share an audit by its folder: give one.")
@@ -230,24 +247,52 @@ def audit(model: nn.Module, data: Data, order: Order, *, folder: Path | None = N
     if shard.world > 1:
         shard.meet()
         parts = Parts(folder, identity, resume=True)
-        shard.meet()
-    rows, broken, stages = parts.merged()
+    if folder and shard.first:
+        parts.write_kept(folder / EVIDENCE)
+    shard.meet()
+    rows, stages = parts.merged()
+    broken = Kept(folder / EVIDENCE) if folder else parts.kept()
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
 
 
-def _identity(order: Order, model: nn.Module, data: Data) -> str:
-    """What must be the same for an audit to be continued: its order, the data, and the weights of the model."""
-    state = unwrapped(model).state_dict()
-    weights = _digest([v for v in state.values() if isinstance(v, Tensor)])
-    inputs = f"{len(data.y)} rows, sha256 {_digest([data.x, data.y, data.rows])}"
-    return f"{order.identity} | the data of {inputs} | {type(model).__name__}, weights of sha256 {weights}"
+def identify(order: Order, model: nn.Module, data: Data) -> str:
+    """What must be the same for an audit to be continued: its order, the data, and the weights of the model.
+
+    Goes through the data once, a few at a time; raises InputError where they cannot be audited under this threat.
+    """
+    n = len(data.y)
+    if not n:
+        raise InputError("The data hold no rows: nothing can be audited.")
+    for name, value in vars(order.threat).items():
+        if isinstance(value, PerRow) and len(value.values) != n:
+            what = "budgets" if name == "eps" else f"values of {name}"
+            raise InputError(f"There are {len(value.values)} {what} for {n} rows.")
+    digest, size = hashlib.sha256(), max(1, _GLANCE // max(1, math.prod(data.x.shape[1:])))
+    for at in range(0, n, size):
+        x = data.x[at : at + size]
+        try:
+            take(order.threat, torch.arange(at, at + len(x))).check(x)
+        except InputError as error:
+            raise InputError(_counted(str(error), at)) from None
+        _digest(digest, x)
+    _digest(digest, data.y)
+    _digest(digest, data.rows)
+    weights = hashlib.sha256()
+    for value in unwrapped(model).state_dict().values():
+        if isinstance(value, Tensor):
+            _digest(weights, value)
+    inputs = f"{n} rows, sha256 {digest.hexdigest()[:16]}"
+    name = type(model).__name__
+    return f"{order.identity} | the data of {inputs} | {name}, weights of sha256 {weights.hexdigest()[:16]}"
 
 
-def _digest(tensors: list[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for held in tensors:
-        digest.update(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+def _counted(sentence: str, at: int) -> str:
+    """A sentence about rows from `at` on, as one about all rows."""
+    return re.sub(r"^Row (\d+)", lambda found: f"Row {at + int(found[1])}", sentence)
+
+
+def _digest(digest: Any, held: Tensor) -> None:
+    digest.update(held.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def _tell(order: Order, done: int, rows: int) -> None:
@@ -261,10 +306,9 @@ def _tell_of(order: Order, at: int, rows: int, done: int, _of: int) -> None:
 
 def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Callable[[int, int], None]) -> Part:
     """The suite on some rows, each attack on what those before it left standing; then the smallest change of each."""
-    x, y, ids = data.x[rows], data.y[rows].long(), data.rows[rows]
+    x, y, ids = data.x[rows].detach(), data.y[rows].long(), data.rows[rows]
     threat = take(order.threat, rows)
-    logits = judged(model, x, order.settings)
-    Untargeted(y).check(logits.shape[1])
+    logits, wrong = clean(model, x, y, order.settings)
     plan = order.suite.course(order.threat, order.access)
     able = [defined(a, logits.shape[1]) for a in plan.attacks]
     if not any(able):
@@ -273,9 +317,9 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         Stage.idle(a, name, left_out=not ok) for a, name, ok in zip(plan.attacks, _names(plan), able, strict=True)
     ]
     ran = [i for i, ok in enumerate(able) if ok]
-    books = Books(x, y, ids, logits, stages)
+    books = Books(x, y, ids, logits, wrong, stages)
     suite = Union(*(plan.attacks[i] for i in ran))
-    settings = replace(order.settings, tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
+    settings = replace(take(order.settings, rows), tolerance=max(order.settings.tolerance, TOLERANCE), watch=tell)
 
     def clock(part: int, seconds: float) -> None:
         books.clock(ran[part], seconds)
@@ -286,7 +330,7 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
     for attempt in range(ATTEMPTS):
         out = run(
             suite, model, x[todo], Untargeted(y[todo]), take(threat, todo),
-            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=timed,
+            access=order.access, rng=take(rng, todo).fold("suite").fold(attempt), settings=books.limited(timed, todo),
         )  # fmt: skip
         holds = accepted(model, take(threat, todo), x[todo], y[todo], out, settings)
         books.enter(todo, out, ran, holds, again=attempt > 0)
@@ -301,7 +345,8 @@ def _chunk(model: nn.Module, data: Data, order: Order, rows: Tensor, tell: Calla
         endless = threat.at(math.inf)
         out = run(
             Union(*seek), model, x[todo], Untargeted(y[todo]), endless,
-            access=order.access, rng=take(rng, todo).fold("curve"), settings=replace(settings, watch=None),
+            access=order.access, rng=take(rng, todo).fold("curve"),
+            settings=books.limited(replace(settings, watch=None), todo),
         )  # fmt: skip
         holds = accepted(model, endless, x[todo], y[todo], out, settings)
         books.measure(todo, out, holds, take(threat, todo), time.monotonic() - began)

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adamant._types import Inputs, Labels, Logits, Mask
-from adamant.engine import Outcome, Status
+from adamant.adversary import Outcome, Status
+from adamant.batch import PerRow
+from adamant.calling import Settings
 from adamant.evaluation.parts import COLUMNS, Part, Stage
-from adamant.goals import Untargeted
 from adamant.threats import Projectable
 
 SMALLEST = "smallest change"
@@ -22,16 +23,24 @@ SMALLEST = "smallest change"
 class Books:
     """A line for every row of a chunk, and one for every stage."""
 
-    def __init__(self, x: Inputs, y: Labels, ids: Tensor, logits: Logits, stages: Sequence[Stage]) -> None:
+    def __init__(self, x: Inputs, y: Labels, ids: Tensor, logits: Logits, wrong: Mask, stages: Sequence[Stage]) -> None:
         n = len(x)
         self.x, self.y, self.ids, self.clean = x, y, ids, logits
         self.adversarial = x.clone()
-        self.wrong = Untargeted(y).reached(logits)
+        self.wrong = wrong.clone()
         self.broken, self.invalid, self.spent = (torch.zeros(n, dtype=torch.bool) for _ in range(3))
         self.attack: list[str | None] = [None] * n
         self.size, self.loss, self.distance = (torch.full((n,), torch.nan, dtype=torch.float64) for _ in range(3))
         self.forwards, self.backwards, self.first = (torch.zeros(n, dtype=torch.int64) for _ in range(3))
         self.stages = list(stages)
+
+    def limited(self, settings: Settings, todo: Tensor) -> Settings:
+        """The settings for another run on some rows: a limit of looks is one for the audit, whatever runs in it."""
+        most = settings.max_looks
+        if most is None or not bool(self.forwards.any()):
+            return settings
+        allowed = most.values[todo] if isinstance(most, PerRow) else most
+        return replace(settings, max_looks=PerRow(allowed - self.forwards[todo]))
 
     def enter(self, todo: Tensor, out: Outcome, ran: Sequence[int], holds: Mask, *, again: bool) -> None:
         """What the suite did to some rows; `ran` says which stages its parts are, `holds` which successes count."""

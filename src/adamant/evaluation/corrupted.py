@@ -148,7 +148,7 @@ def corrupted(
 
 def _right(model: nn.Module, data: Data, settings: Settings, change: Callable[[Tensor, Rng], Tensor], seed: int) -> int:
     raw, right = unwrapped(model), 0
-    device = device_of(raw, data.x)
+    device = device_of(raw, data.x[:1])
     caller = Caller(raw, settings)
     with untouched(raw), torch.no_grad():
         for rows in torch.arange(len(data.y)).split(settings.batch_size or 128):

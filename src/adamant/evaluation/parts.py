@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
+from adamant.adversary import Attack, Composite
 from adamant.attacks.catalogue import CATALOGUE
 from adamant.attacks.composites import EachTarget
-from adamant.engine import Attack, Composite
 from adamant.errors import RunError
+from adamant.evaluation.kept import NAMES, Kept, Piece, write_pieces
 from adamant.files import make_folder, write_whole
 from adamant.values import brief
 
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
         ("distance", pa.float64()),  # the size of the smallest change found that fools; null where there is none
     ]
 )
+EVIDENCE = "adversarial.safetensors"
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
 
 
@@ -102,7 +103,7 @@ def _sources(attack: Attack | Composite) -> Iterator[str]:
         yield from _sources(part)
 
 
-def _difference(theirs: str, ours: str) -> str:
+def difference(theirs: str, ours: str) -> str:
     """The first part in which two identities differ."""
     for was, now in zip(theirs.split(" | "), ours.split(" | "), strict=False):
         if was != now:
@@ -112,10 +113,10 @@ def _difference(theirs: str, ours: str) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """A finished chunk: its lines, its broken inputs, and what each attack did."""
+    """A finished chunk: its lines, its broken inputs (nothing, where they are on the disk), what each attack did."""
 
     columns: dict[str, list[Any]]
-    broken: dict[str, Tensor]
+    broken: Piece
     stages: tuple[Stage, ...]
 
     def to_bytes(self, identity: str) -> bytes:
@@ -129,25 +130,26 @@ class Part:
 
     @classmethod
     def read(cls, path: Path, identity: str) -> Self:
-        """From such a file; raises RunError where it is damaged or of another audit."""
+        """From such a file, without the inputs; raises RunError where it is damaged or of another audit."""
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 facts = file.metadata() or {}
-                broken = {k: file.get_tensor(k) for k in ("row", "original", "adversarial")}
+                for name in NAMES:
+                    file.get_slice(name)
             theirs, columns = facts["identity"], json.loads(facts["columns"])
             stages = tuple(Stage(**s) for s in json.loads(facts["stages"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"{path} cannot be read ({error}): delete it, and it will be made again.") from error
         if theirs != identity:
             raise RunError(
-                f"{path.parent} holds the beginning of another audit. {_difference(theirs, identity)} "
+                f"{path.parent} holds the beginning of another audit. {difference(theirs, identity)} "
                 "Give the same model, data and settings, or another --out."
             )
-        return cls(columns, broken, stages)
+        return cls(columns, {}, stages)
 
 
 class Parts:
-    """The chunks that are finished; on the disk where there is a folder."""
+    """The chunks that are finished; where there is a folder, their inputs are on the disk and nowhere else."""
 
     def __init__(self, folder: Path | None, identity: str, *, resume: bool) -> None:
         self.folder = make_folder(folder / "parts") if folder else None
@@ -171,29 +173,46 @@ class Parts:
 
     def add(self, number: int, part: Part) -> None:
         """Keep a finished chunk."""
-        self._parts[number] = part
         while self._stale:
             self._stale.pop().unlink(missing_ok=True)
         if self.folder:
-            write_whole(self.folder / f"{number:06d}.safetensors", part.to_bytes(self.identity))
+            write_whole(self._file(number), part.to_bytes(self.identity))
+            part = replace(part, broken={})
+        self._parts[number] = part
 
-    def merged(self) -> tuple[dict[str, list[Any]], dict[str, Tensor], tuple[Stage, ...]]:
-        """All lines, all broken inputs, and the stages summed."""
+    def merged(self) -> tuple[dict[str, list[Any]], tuple[Stage, ...]]:
+        """All lines, and the stages summed."""
         parts = [self._parts[k] for k in sorted(self._parts)]
         columns = {k: [v for p in parts for v in p.columns[k]] for k in COLUMNS}
-        broken = {k: torch.cat([p.broken[k] for p in parts]) for k in ("row", "original", "adversarial")}
         stages = list(parts[0].stages)
         for part in parts[1:]:
             stages = [a.plus(b) for a, b in zip(stages, part.stages, strict=True)]
-        return columns, broken, tuple(stages)
+        return columns, tuple(stages)
+
+    def kept(self) -> Kept:
+        """All broken inputs, where there is no folder."""
+        parts = [self._parts[k] for k in sorted(self._parts)]
+        return Kept({k: torch.cat([p.broken[k] for p in parts]) for k in NAMES})
+
+    def write_kept(self, path: Path) -> None:
+        """The broken inputs of all chunks as one file, one chunk after another."""
+        files = [self._file(k) for k in sorted(self._parts)]
+        like = {k: v[:0].clone() for k, v in Kept(files[0]).items()}
+        write_pieces(path, lambda: (dict(Kept(file)) for file in files), like)
+
+    def _file(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{number:06d}.safetensors"
 
 
-def write_tables(folder: Path, columns: dict[str, list[Any]], broken: dict[str, Tensor]) -> None:
-    """rows.parquet and adversarial.safetensors, byte for byte the same for the same rows; then the chunks go."""
+def write_tables(folder: Path, columns: dict[str, list[Any]], broken: Kept) -> None:
+    """rows.parquet and adversarial.safetensors, byte for byte the same for the same rows."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=SCHEMA), sink)
     write_whole(folder / "rows.parquet", sink.getvalue().to_pybytes())
-    write_whole(
-        folder / "adversarial.safetensors", safetensors.torch.save({k: v.contiguous() for k, v in broken.items()})
-    )
+    broken.write(folder / EVIDENCE)
+
+
+def forget_parts(folder: Path) -> None:
+    """The chunks go when all that they add up to is written."""
     shutil.rmtree(folder / "parts", ignore_errors=True)

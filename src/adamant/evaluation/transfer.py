@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs
 from adamant.access import Access, WhiteBox
+from adamant.adversary import Attack, Composite, check
 from adamant.batch import on, take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
-from adamant.engine import Attack, Composite, check, perturb
+from adamant.engine import perturb
 from adamant.errors import InputError, ModelError
 from adamant.evaluation.counting import share
 from adamant.goals import Goal

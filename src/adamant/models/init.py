@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -11,6 +12,13 @@ from torch import nn
 from adamant.random import Rng
 
 _SCALES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
+
+
+@runtime_checkable
+class Preset(Protocol):
+    """A layer that says itself how its weights begin."""
+
+    def preset(self) -> None: ...
 
 
 @torch.no_grad()
@@ -21,7 +29,9 @@ def fill(net: nn.Module, seed: int) -> None:
     Uniform rather than normal, for its arithmetic is exact: the same seed gives the same bits on every machine.
     """
     for path, module in net.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, Preset):
+            module.preset()
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
             fan_in = math.prod(module.weight.shape[1:])
             name = f"{path}.weight"
             draw = Rng.of(seed, 1).fold(name).uniform(*module.weight.shape)[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -207,6 +208,40 @@ def severities(
         _legend(figure, axes, 1 if narrow else 2)
 
     return _both(sketch, wide=(720, 380), narrow=(360, 310), name=name, alt=alt)
+
+
+def frontier(trials: Sequence[Mapping[str, Any]], *, name: str, alt: str) -> Drawing:
+    """Robust over clean accuracy with their intervals; a line joins the models that nothing beats."""
+
+    def sketch(figure: Figure, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        best = sorted((t for t in trials if t["front"]), key=lambda t: t["clean"]["accuracy"])
+        places = [(t["clean"]["accuracy"], t["robust"]["accuracy"]) for t in best]
+        axes.plot(*zip(*places, strict=True), color=SERIES[0], linewidth=1.2, zorder=2, label="beaten by none")
+        for trial in trials:
+            clean, robust = trial["clean"], trial["robust"]
+            reach = [
+                [[f["accuracy"] - f["low"]], [f["high"] - f["accuracy"]]] for f in (clean, robust)
+            ]  # fmt: skip
+            axes.errorbar(
+                [clean["accuracy"]], [robust["accuracy"]], xerr=reach[0], yerr=reach[1],
+                fmt="D" if trial["taken"] else "o", color=SERIES[0] if trial["front"] else INK,
+                alpha=1.0 if trial["front"] else 0.45, elinewidth=0.8, markersize=9 if trial["taken"] else 5,
+                markerfacecolor=PAPER if trial["taken"] else None, markeredgewidth=2 if trial["taken"] else 1, zorder=3,
+                label="taken" if trial["taken"] else None,
+            )  # fmt: skip
+        for trial in trials if len(trials) <= MOST_CLASSES else best:
+            at = (trial["clean"]["accuracy"], trial["robust"]["accuracy"])
+            axes.annotate(clean_text(trial["label"], 24), at, xytext=(6, 6), textcoords="offset points", fontsize=9)
+        for fix in (axes.xaxis.set_major_formatter, axes.yaxis.set_major_formatter):
+            fix(PercentFormatter(1.0, decimals=0))
+        axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7))
+        axes.grid()
+        axes.set_xlabel("clean accuracy")
+        axes.set_ylabel("robust accuracy")
+        _legend(figure, axes, 2)
+
+    return _both(sketch, wide=(720, 420), narrow=(360, 360), name=name, alt=alt)
 
 
 def vector(before: npt.NDArray[np.float32], after: npt.NDArray[np.float32], *, name: str, alt: str) -> Markup:

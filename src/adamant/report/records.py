@@ -158,6 +158,7 @@ class Provenance:
     platform: Annotated[str, "operating system and machine"]
     device: Annotated[str, "where the model ran"]
     threads: Annotated[int | None, "threads of the processor that torch used"] = None
+    identity: Annotated[str | None, "of an audit: settings, data and weights that make it this one"] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any, final
 
 import torch
@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 import adamant
 from adamant.access import Access, Sight, WhiteBox
+from adamant.adversary import Attack, Composite, Minimal, Outcome, Status, leaves
 from adamant.attacks import FGSM, starts
 from adamant.batch import PerRow, take
 from adamant.calling import Settings
-from adamant.engine import Attack, Composite, Minimal, Outcome, Status, leaves, run
+from adamant.engine import run
 from adamant.goals import Goal, Targeted, Untargeted
 from adamant.random import Rng
 from adamant.testing.oracles import Affine, Bent, best_margin
@@ -192,7 +193,7 @@ def finds_a_small_change(case: Case) -> None:
     _require(worst <= case.member.reach, f"the change is {worst:.3f} times the smallest that there is")
 
 
-@lru_cache(maxsize=64)
+@cache  # small, and asked for by every member in turn
 def _critical(threat: Projectable, targeted: bool, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> Tensor:
     """The budget at which each row of an affine network falls, by bisection; infinite where the box protects it."""
     nobody = Member(attack=FGSM(), threats=())

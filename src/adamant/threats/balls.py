@@ -184,17 +184,18 @@ class L1(Ball):
         limit = limit.flatten() if isinstance(limit, Tensor) else torch.full_like(length[:, 0], limit)
         inside = torch.minimum(length, room).sum(1) <= limit * (1 + _HAIR / 2)
         t = low = torch.zeros_like(limit)
-        high = length.amax(1)
+        high, last = length.amax(1), torch.finfo(d.dtype).eps
         for _ in range(_ROUNDS):
             above = length - t[:, None]
             change = torch.minimum(above.clamp_min(0), room)
             excess = change.sum(1) - limit
-            open_ = excess.abs() > 1e-7 * limit
+            slope = ((above > 0) & (above < room)).sum(1)
+            # Nearer than the sum can be told, or than the last place of t moves it, no round comes.
+            open_ = excess.abs() > (max(1e-7, 4 * last) * limit).maximum(slope * t * last)
             open_ &= ~((t == 0) & (excess <= 0))
             if not bool(open_.any()):
                 break
             low, high = torch.where(excess > 0, t, low), torch.where(excess <= 0, t, high)
-            slope = ((above > 0) & (above < room)).sum(1)
             newton = t + excess / slope.clamp_min(1)
             fits = (slope > 0) & (newton > low) & (newton < high)
             t = torch.where(open_, torch.where(fits, newton, (low + high) / 2), t)

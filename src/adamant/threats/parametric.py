@@ -41,7 +41,9 @@ class Parametric(Protocol):
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class Pictures:
+    """What all these changes share: the box, and the checks of settings and inputs."""
+
     box: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
@@ -50,7 +52,7 @@ class _Pictures:
             raise InputError(f"The box must be (low, high), finite, with low < high, got {self.box}.")
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name != "box" and not (math.isfinite(value) and value >= 0):
+            if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
                 raise InputError(f"The setting {f.name} of {name} is {value}: give a number from 0 on.")
             if f.name == "grid" and value < 2:
                 raise InputError(f"The grid of {name} has {value} points along each side: give 2 or more.")
@@ -66,7 +68,7 @@ class _Pictures:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Spatial(_Pictures):
+class Spatial(Pictures):
     """Turned, shifted and zoomed, empty outside (Engstrom et al., 2019, arXiv:1712.02779)."""
 
     degrees: float = 30.0
@@ -100,7 +102,7 @@ class Spatial(_Pictures):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Flow(_Pictures):
+class Flow(Pictures):
     """Each place is fetched from up to `reach` pixels away, smoothly: a coarse grid of shifts, interpolated.
 
     After stAdv (Xiao et al., 2018, arXiv:1801.02612), which asks for smoothness in its loss; here the set is smooth.
@@ -129,7 +131,7 @@ class Flow(_Pictures):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Recolour(_Pictures):
+class Recolour(Pictures):
     """One function of the colour for the whole picture, each channel moved by at most `reach` (a share of the box).
 
     ReColorAdv (Laidlaw & Feizi, 2019, arXiv:1906.00001), in the picture's own channels: 1 or 3.

@@ -16,9 +16,10 @@ from typing import Any, final
 import torch
 from torch import Tensor, distributed, nn
 
+from adamant.adversary import Status
 from adamant.batch import PerRow
 from adamant.calling import untouched
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation

@@ -8,8 +8,9 @@ from typing import Protocol, final, runtime_checkable
 from torch import nn
 
 from adamant._types import Inputs, Labels
+from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
-from adamant.engine import Attack, run
+from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.threats import Projectable

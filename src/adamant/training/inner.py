@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
 from adamant.access import Sight
+from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
 from adamant.attacks.starts import Here
 from adamant.calling import Settings
-from adamant.engine import Attack, perturb
+from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.goals import Diverge, Untargeted
 from adamant.random import Rng

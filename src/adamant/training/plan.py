@@ -8,9 +8,9 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import nn
 
+from adamant.adversary import Attack
 from adamant.attacks.apgd import APGD
 from adamant.attacks.gradient import PGD
-from adamant.engine import Attack
 from adamant.errors import InputError
 from adamant.losses import Margin
 from adamant.threats import Projectable

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits, Scores
 from adamant.access import Cost, Look, Sight, View, WhiteBox
-from adamant.engine import Attack, perturb
+from adamant.adversary import Attack
+from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
 from adamant.training.inner import Batch, Inner, Memory, passes, stronger

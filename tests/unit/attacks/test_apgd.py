@@ -8,11 +8,13 @@ from torch import nn
 
 import adamant as am
 from adamant.access import WhiteBox
+from adamant.adversary import Status
 from adamant.attacks.apgd import APGD, APGDL1
 from adamant.attacks.composites import EachTarget, Restarts
 from adamant.batch import take
 from adamant.calling import Caller, Settings
-from adamant.engine import Blind, Problem, Status, perturb, run
+from adamant.desk import Blind, Problem
+from adamant.engine import perturb, run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.losses import DLR, CrossEntropy, Margin

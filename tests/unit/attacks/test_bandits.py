@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.attacks.bandits import Bandits
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.testing import Affine, Bent

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.attacks.carlini import EAD, CarliniWagner, CarliniWagnerLinf, Search
 from adamant.batch import take
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models import load_model

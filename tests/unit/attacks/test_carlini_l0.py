@@ -7,7 +7,8 @@ import adamant as am
 from adamant.attacks.carlini_l0 import CarliniWagnerL0
 from adamant.batch import PerRow, Shared, take
 from adamant.calling import Caller, Settings
-from adamant.engine import Blind, Problem, run
+from adamant.desk import Blind, Problem
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.losses import Margin

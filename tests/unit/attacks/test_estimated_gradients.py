@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import adamant as am
-from adamant.engine import Status, run
+from adamant.adversary import Status
+from adamant.engine import run
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng
 from adamant.testing import Affine

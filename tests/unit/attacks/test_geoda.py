@@ -8,13 +8,14 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.attacks.decision import begin, to_boundary
 from adamant.attacks.geoda import GeoDA, _waves
 from adamant.attacks.pictures import cosines
 from adamant.batch import per_row
 from adamant.calling import Caller, Settings
-from adamant.desk import Desk
-from adamant.engine import Problem, Status, run
+from adamant.desk import Desk, Problem
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng

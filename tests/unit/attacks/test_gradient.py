@@ -10,7 +10,8 @@ from adamant.attacks.gradient import MIFGSM, NIFGSM, PGD, AdamPGD, FrankWolfe, _
 from adamant.attacks.starts import Here, Near
 from adamant.batch import Shared
 from adamant.calling import Caller, Settings
-from adamant.engine import Blind, Problem, perturb, run
+from adamant.desk import Blind, Problem
+from adamant.engine import perturb, run
 from adamant.goals import Diverge, Untargeted
 from adamant.losses import KL, CrossEntropy
 from adamant.random import Rng

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import adamant as am
+from adamant.adversary import Status
 from adamant.attacks import boundary, decision
 from adamant.attacks.boundary import BoundaryAttack
 from adamant.attacks.decision import begin, to_boundary
@@ -18,8 +19,8 @@ from adamant.attacks.sign_opt import SignOPT
 from adamant.attacks.surfree import SurFree
 from adamant.batch import Shared, per_row
 from adamant.calling import Caller, Settings
-from adamant.desk import Desk
-from adamant.engine import Problem, Status, run
+from adamant.desk import Desk, Problem
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng

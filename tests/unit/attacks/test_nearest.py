@@ -8,10 +8,11 @@ from torch import nn
 
 import adamant as am
 from adamant.access import LabelsOnly, ScoresOnly
+from adamant.adversary import Status
 from adamant.attacks import FAB, FMN, PGD, CosinePGD, EachTarget, Insist, Nearest, Restarts, Square, Union
 from adamant.attacks.starts import Best
 from adamant.calling import Settings
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import AccessError, InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.losses import CrossEntropy, Margin

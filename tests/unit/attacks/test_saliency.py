@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from adamant.adversary import Status
 from adamant.attacks.saliency import JSMA, Rivals, best_pair, best_single, jacobian, saliency_map, worth
 from adamant.batch import PerRow, Shared
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.models.wrap import OneLogit

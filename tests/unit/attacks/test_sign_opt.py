@@ -11,8 +11,8 @@ from adamant.attacks import sign_opt
 from adamant.attacks.sign_opt import SignOPT
 from adamant.batch import per_row
 from adamant.calling import Caller, Settings
-from adamant.desk import Desk
-from adamant.engine import Problem, run
+from adamant.desk import Desk, Problem
+from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.testing import Affine

@@ -8,10 +8,12 @@ from torch import nn
 
 import adamant as am
 from adamant.access import ScoresOnly
+from adamant.adversary import Status
 from adamant.attacks.pictures import cosines
 from adamant.attacks.simba import SimBA, _haste, _wave
 from adamant.batch import Shared
-from adamant.engine import Problem, Status, run
+from adamant.desk import Problem
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from adamant.access import ScoresOnly, Sight
+from adamant.adversary import Status
 from adamant.attacks.sparse_rs import SparseRS
 from adamant.batch import PerRow, Shared
-from adamant.engine import Status, run
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
 from adamant.losses import CrossEntropy

@@ -8,10 +8,12 @@ from torch import nn
 
 import adamant as am
 from adamant.access import Look, ScoresOnly
+from adamant.adversary import Status
 from adamant.attacks import square
 from adamant.attacks.square import Square
 from adamant.batch import PerRow, Shared
-from adamant.engine import Problem, Status, run
+from adamant.desk import Problem
+from adamant.engine import run
 from adamant.goals import Targeted, Untargeted
 from adamant.random import Rng
 from adamant.testing import Affine

@@ -7,7 +7,8 @@ import adamant as am
 from adamant.attacks.zoo import ZOO
 from adamant.batch import Shared, take
 from adamant.calling import Caller, Settings
-from adamant.engine import Blind, Problem, run
+from adamant.desk import Blind, Problem
+from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.losses import Margin

@@ -44,12 +44,12 @@ def test_what_is_no_picture_is_refused(kind):
 
 
 @every
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 32, 32), (4, 48, 80), (3, 65, 70)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 48, 80), (3, 65, 70)])
 def test_shape_range_and_a_row_alone_or_in_another_order(kind, shape):
-    x, rows = Rng.of(3, 5).uniform(*shape), torch.tensor([4, 7, 1, 9, 2])
+    x, rows = Rng.of(3, 4).uniform(*shape), torch.tensor([4, 7, 1, 9])
     x[0] = 0
     before = x.clone()
-    for severity in (1, 3, 5):
+    for severity in (1, 5) if shape[-1] < 65 else (3,):  # the figures of one size are one list
         corruption = kind(severity=severity)
         y = corruption(x, Rng.of(0, rows))
         assert y.shape == x.shape
@@ -57,7 +57,7 @@ def test_shape_range_and_a_row_alone_or_in_another_order(kind, shape):
         assert y.isfinite().all()
         assert y.min() >= 0
         assert y.max() <= 1
-        order = torch.tensor([3, 0, 4])
+        order = torch.tensor([3, 0])
         assert torch.equal(corruption(x[order], Rng.of(0, rows[order])), y[order])
         assert torch.equal(corruption(x[2:3], Rng.of(0, rows[2:3])), y[2:3])
     assert torch.equal(x, before)
@@ -85,9 +85,23 @@ UNEVEN = {
 
 
 @every
-@pytest.mark.parametrize("side", [32, 224])
-def test_damage_grows_with_severity(kind, side):
-    rows = 8 if side == 32 else 2
+def test_damage_grows_with_severity(kind):
+    _grows(kind, 32, 8)
+
+
+# At 224 the figures of most kinds are compared with another implementation (test_kinds), severity by severity.
+@pytest.mark.slow
+@every
+def test_damage_grows_with_severity_on_large_pictures(kind):
+    _grows(kind, 224, 2)
+
+
+@pytest.mark.parametrize("kind", ROAD, ids=lambda k: k.__name__)
+def test_damage_on_the_road_grows_on_large_pictures(kind):
+    _grows(kind, 224, 1)
+
+
+def _grows(kind, side, rows):
     x = natural(side).repeat(rows, 1, 1, 1)
     far = [float((kind(severity=s)(x, Rng.of(0, rows)) - x).square().mean()) for s in (1, 2, 3, 4, 5)]
     assert far[0] > 0

@@ -156,7 +156,7 @@ def test_clouds_of_any_size_fill_the_unit_and_roughen():
         assert z.max() <= 1
     # 150 clouds of another implementation (imagecorruptions 1.1.2): mean, spread of the means, spread within.
     for decay, spread, within in ((1.4, 0.0698, 0.1793), (3.0, 0.0937, 0.1351)):
-        z = plasma(Rng.of(0, 100), 224, 224, decay, torch.zeros(1))
+        z = plasma(Rng.of(0, 60), 224, 224, decay, torch.zeros(1))
         assert z.mean().item() == pytest.approx(0.5, abs=0.03)
         assert z.mean((1, 2, 3)).std().item() == pytest.approx(spread, rel=0.3)
         assert z.std((1, 2, 3)).mean().item() == pytest.approx(within, rel=0.08)
@@ -199,7 +199,7 @@ LOOSE = {"MotionBlur": 0.2, "Fog": 0.2, "Frost": 0.3}
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_the_change_is_that_of_another_implementation(name):
-    x = torch.cat([tensor(natural(n, 224)) for n in ("china.jpg", "flower.jpg")] * (6 if name in LOOSE else 1))
+    x = torch.cat([tensor(natural(n, 224)) for n in ("china.jpg", "flower.jpg")] * (4 if name in LOOSE else 1))
     for severity in (1, 3, 5):
         far = (KINDS[name](severity=severity)(x, Rng.of(0, len(x))) - x).abs().mean().item()
         assert far == pytest.approx(THEIRS[name][severity - 1], rel=LOOSE.get(name, 0.04)), severity

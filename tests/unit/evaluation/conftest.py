@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from adamant.adversary import Composite
 from adamant.data import load_data
-from adamant.engine import Composite
 from adamant.evaluation import Course, Suite
 
 

@@ -330,3 +330,48 @@ def test_an_interruption_leaves_the_model_and_a_later_audit_is_the_same(digits):
     assert model.training
     again = audit(model.eval(), data, order)
     assert again.rows == audit(net, data, order).rows
+
+
+def test_the_clean_look_votes_too(digits):
+    """Of a model that is wrong in one answer of five nobody is wrong by most of 25; a single answer is, on some."""
+    net, data = digits(24)
+
+    class Slips(Wrapped):
+        def forward(self, z):
+            own = torch.nn.functional.one_hot(data.y[:1].expand(len(z)), 10).float()
+            return torch.where(torch.rand(len(z), 1) < 1 / 5, -own, own)
+
+    data = replace(data, y=data.y[:1].expand(24).clone())
+    order = Order(threat=EPS, suite=Suite("d", (Draws(steps=1),)), curve=False)
+    once = audit(Slips(net), data, order)
+    often = audit(Slips(net), data, replace(order, settings=Settings(votes=25)))
+    assert once.clean_accuracy < 1 == often.clean_accuracy
+    for found in (once, often):  # what the table calls the answer is one that was given, and says what the status says
+        for status, said, label in zip(*(found.rows[k] for k in ("status", "clean_prediction", "label")), strict=True):
+            assert said == label or status == "wrong_already"
+    wrong = audit(Slips(net), replace(data, y=(data.y + 1) % 10), replace(order, settings=Settings(votes=25)))
+    assert wrong.clean_accuracy == 0
+    assert int(data.y[0]) in wrong.rows["clean_prediction"]
+    assert int(data.y[0] + 1) % 10 not in wrong.rows["clean_prediction"]
+
+
+@pytest.mark.parametrize("curve", [False, True])
+def test_a_limit_of_looks_is_one_for_the_whole_audit(curve, digits, monkeypatch):
+    """Rows that are attacked again, and the search for the smallest change, go on with what is left."""
+    from importlib import import_module
+
+    room = import_module("adamant.evaluation.audit")
+    net, data = digits(12)
+    monkeypatch.setattr(room, "accepted", lambda *a: torch.zeros_like(accepted(*a)))
+    seen = {}
+    for most in (12, 40, 100_000):
+        order = Order(threat=EPS, suite=PLAIN, curve=curve, settings=Settings(max_looks=most), chunk=7)
+        found = audit(net, data, order)
+        assert max(found.rows["forwards"]) <= most
+        seen[most] = found.rows
+        held_together(found)
+    free = audit(net, data, Order(threat=EPS, suite=PLAIN, curve=curve, chunk=7))
+    assert free.rows == seen[100_000]
+    assert max(seen[40]["forwards"]) > 12  # more than one run of an attack of few steps
+    small = replace(order, settings=Settings(max_looks=40, batch_size=1))
+    assert audit(net, data, small).rows == seen[40]

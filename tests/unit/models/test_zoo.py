@@ -42,6 +42,9 @@ def test_small_nets_work_up_to_224(name: str) -> None:
         ("small-cnn", (1, 28, 28), 54_410),  # 9 * 32 + 32 + 13 * 13 * 32 * 10 + 10
         ("lenet", (3, 32, 32), 62_006),  # the CIFAR-10 tutorial of PyTorch
         ("cnn", (1, 28, 28), 166_406),  # Wong et al. 2020
+        ("wide-cnn", (1, 28, 28), 662_786),
+        ("threshold-cnn", (1, 28, 28), 662_788),
+        ("conv5", (3, 32, 32), 279_466),
         ("preact-resnet18", (3, 32, 32), 11_172_170),  # Rice et al. 2020
         ("wrn-16-4", (3, 32, 32), 2_748_890),
         ("wrn-28-10", (3, 32, 32), 36_479_194),  # 36.5M in Zagoruyko & Komodakis 2016, table 4
@@ -117,5 +120,5 @@ def test_bad_requests_are_named(name: str, shape: tuple[int, ...], classes: int,
 
 
 def test_the_catalogue_can_be_listed() -> None:
-    assert len({e.name for e in ZOO}) == len(ZOO) == 8
+    assert len({e.name for e in ZOO}) == len(ZOO) == 11
     assert all(e.source and e.use for e in ZOO)

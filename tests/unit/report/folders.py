@@ -29,6 +29,7 @@ def provenance(command: str) -> dict[str, Any]:
         "platform": "Linux-6.1-x86_64",
         "device": "cpu",
         "threads": 2,
+        "identity": "seed 0",
     }
 
 

@@ -401,3 +401,13 @@ def test_the_steepest_direction_has_size_one_and_gains_the_dual_norm(threat) -> 
         other = torch.randn(g.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         other = other / free.size(other, torch.zeros_like(other)).view(-1, 1, 1, 1)
         assert ((other * g).flatten(1).sum(1) <= threat.dual(g) + 1e-9).all()
+
+
+@pytest.mark.parametrize("threat", [L1(1.5), L2(0.6)])
+def test_projections_in_float32_end_when_they_are_done(threat, monkeypatch):
+    """A tolerance finer than the sums of float32 can tell apart would spend every round that there is."""
+    x = (Rng.of(0, 32).uniform(3, 16, 16) * 1.5 - 0.25).clamp(0, 1)
+    z, rounds, where = x + 0.5 * Rng.of(1, 32).normal(3, 16, 16), [], torch.where
+    monkeypatch.setattr(torch, "where", lambda *given: rounds.append(1) or where(*given))
+    threat.project(z, x)
+    assert len(rounds) < 80  # four a round, and some before and after

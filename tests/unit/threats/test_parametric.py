@@ -4,14 +4,18 @@ import pytest
 import torch
 
 import adamant as am
-from adamant.engine import Status, perturb, run
+from adamant.adversary import Status
+from adamant.batch import Shared
+from adamant.engine import perturb, run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.testing import Bent
-from adamant.threats import Flow, Parametric, Recolour, Spatial
+from adamant.threats import Flow, Parametric, Pasted, Recolour, Spatial, Wasserstein
 
-EVERY = (Spatial(degrees=40, shift=0.2, zoom=0.3), Flow(reach=1.5, grid=3), Recolour(reach=0.2, grid=4))
+STICKER = Pasted(picture=Shared(Rng.of(9, 3).uniform(3, 2)))
+MASS = Wasserstein(reach=0.5, rounds=2)
+EVERY = (Spatial(degrees=40, shift=0.2, zoom=0.3), Flow(reach=1.5, grid=3), Recolour(reach=0.2, grid=4), STICKER, MASS)
 
 
 @pytest.fixture

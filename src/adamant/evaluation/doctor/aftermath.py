@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Iterator
 
+import torch
+from torch import nn
+
+from adamant._types import Inputs, Labels, Logits
 from adamant.access import Sight
 from adamant.evaluation.acceptance import judged
 from adamant.evaluation.audit import Audit
@@ -19,16 +22,17 @@ def aftermath(model: nn.Module, audit: Audit) -> tuple[Finding, ...]:
     blind = {s.attack for s in audit.stages if s.needs < Sight.GRADIENT}
     lone = sum(a in blind for a in rows["attack"]) if audit.order.access.gives == Sight.GRADIENT else 0
     found = [black_box(lone, len(rows["row"])), sample(rows["status"])]
-    adversarial, original = audit.broken["adversarial"], audit.broken["original"]
     # A budget for each row, and parameters, are not to be seen from the kept inputs alone.
     if not isinstance(threat, Parametric) and isinstance(getattr(threat, "eps", None), (int, float)):
-        found.append(inside(adversarial, original, threat))
-        if isinstance(threat, Linf) and threat.box == (0.0, 1.0) and len(adversarial):
-            logits = judged(model, rounded(adversarial), audit.order.settings)
-            found.append(eight_bit(logits, _labels(audit), original, adversarial, threat))
+        found.append(inside(((p["adversarial"], p["original"]) for p in audit.broken.pieces()), threat))
+        if isinstance(threat, Linf) and threat.box == (0.0, 1.0) and len(audit.broken["row"]):
+            found.append(eight_bit(_asked(model, audit), threat))
     return tuple(sorted(found, key=lambda f: int(f.id[1:])))
 
 
-def _labels(audit: Audit) -> Tensor:
+def _asked(model: nn.Module, audit: Audit) -> Iterator[tuple[Logits, Labels, Inputs, Inputs]]:
     label = dict(zip(audit.rows["row"], audit.rows["label"], strict=True))
-    return torch.tensor([label[row] for row in audit.broken["row"].tolist()])
+    for piece in audit.broken.pieces():
+        labels = torch.tensor([label[row] for row in piece["row"].tolist()])
+        logits = judged(model, rounded(piece["adversarial"]), audit.order.settings)
+        yield logits, labels, piece["original"], piece["adversarial"]

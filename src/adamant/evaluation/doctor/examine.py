@@ -69,9 +69,9 @@ class _Round:
     ) -> None:  # fmt: skip
         self.given, self.raw, self.settings, self.access, self.seed = model, bare(model), settings, access, seed
         self.passes, self.found = Passes(), dict[str, Finding]()
-        self.there = place(model, settings, data.x)
         fits = data.y.ndim > 0 and len(data.y) == len(data.x)
         self.x, self.y = data.x[chosen].detach(), data.y[chosen].detach() if fits else data.y.detach()
+        self.there = place(model, settings, self.x)
         self.ids, self.threat = data.rows[chosen], take(threat, chosen)
 
     def all(self, classes: int | None, claimed: float | None) -> Examination:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits, Mask, Scores
 from adamant.calling import Caller, Settings, device_of, unwrapped
+from adamant.data import Readable
 from adamant.goals import Untargeted
 from adamant.losses import Loss, Margin
 from adamant.models.wrap import WRAPPERS
@@ -23,7 +24,7 @@ class Labelled(Protocol):
     """Inputs, labels, where each row came from, and the names of the classes."""
 
     @property
-    def x(self) -> Tensor: ...
+    def x(self) -> Readable: ...
     @property
     def y(self) -> Tensor: ...
     @property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from scipy.stats import binomtest
 
 from adamant._types import Inputs, Labels, Logits, Mask
@@ -69,19 +70,25 @@ def best_kept(met: Mask, returned: Mask) -> Finding:
     )  # fmt: skip
 
 
-def inside(adversarial: Inputs, original: Inputs, threat: Projectable) -> Finding:
-    """D22: the adversarial inputs (m *d), measured in float64 against the threat model; none may be outside."""
-    if not len(adversarial):
+def inside(pairs: Iterable[tuple[Inputs, Inputs]], threat: Projectable) -> Finding:
+    """D22: adversarial inputs and their originals, measured in float64 against the threat model; none may be outside.
+
+    `pairs` are pieces (m *d) (m *d), of any length, so that they need not be in memory together.
+    """
+    rows = out = 0
+    over = torch.tensor(-torch.inf, dtype=torch.float64)
+    for adversarial, original in pairs:
+        z, x = adversarial.double(), original.double()
+        rows, out = rows + len(z), out + int((~threat.contains(z, x)).sum())
+        over = torch.cat([over.view(1), threat.size(z, x) - threat.budget(x).double()]).max()
+    if not rows:
         return Finding(
             id="D22", name="threat model", number=None, verdict=Verdict.SKIPPED, measured="no row was broken"
         )
-    z, x = adversarial.double(), original.double()
-    out = int((~threat.contains(z, x)).sum())
-    over = float((threat.size(z, x) - threat.budget(x).double()).max())
     return Finding(
         id="D22", name="threat model", number=float(out), verdict=Verdict.FAIL if out else Verdict.PASS,
-        measured=f"{out} of {len(z)} adversarial inputs are outside of {type(threat).__name__} or its box; "
-        f"the largest exceeds the budget by {over:.1e}",
+        measured=f"{out} of {rows} adversarial inputs are outside of {type(threat).__name__} or its box; "
+        f"the largest exceeds the budget by {float(over):.1e}",
         advice="count these rows as standing, and mend the projection of the attack" if out else "",
     )  # fmt: skip
 
@@ -101,17 +108,22 @@ def rounded(x: Inputs) -> Inputs:
     return (x * 255).round() / 255
 
 
-def eight_bit(logits: Logits, labels: Labels, original: Inputs, adversarial: Inputs, threat: Projectable) -> Finding:
-    """D26: how many adversarial inputs still fool when rounded; `logits` are those of `rounded(adversarial)`."""
-    if not len(adversarial):
+def eight_bit(pieces: Iterable[tuple[Logits, Labels, Inputs, Inputs]], threat: Projectable) -> Finding:
+    """D26: how many adversarial inputs still fool when rounded.
+
+    `pieces` are logits of `rounded(adversarial)`, labels, originals and adversarial inputs, of any number of rows.
+    """
+    rows = fooled = held = 0
+    for logits, labels, original, adversarial in pieces:
+        fools = Untargeted(labels).reached(logits)
+        rows, fooled = rows + len(labels), fooled + int(fools.sum())
+        held += int((fools & threat.contains(rounded(adversarial), original)).sum())
+    if not rows:
         return Finding(id="D26", name="8 bits", number=None, verdict=Verdict.SKIPPED, measured="no row was broken")
-    fools = Untargeted(labels).reached(logits)
-    within = fools & threat.contains(rounded(adversarial), original)
-    share, strict = float(fools.double().mean()), float(within.double().mean())
     return Finding(
-        id="D26", name="8 bits", number=share, verdict=Verdict.PASS,
-        measured=f"{share:.1%} of {len(labels)} adversarial inputs survive rounding to 1/255, {strict:.1%} within the "
-        "budget",
+        id="D26", name="8 bits", number=fooled / rows, verdict=Verdict.PASS,
+        measured=f"{fooled / rows:.1%} of {rows} adversarial inputs survive rounding to 1/255, {held / rows:.1%} "
+        "within the budget",
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from adamant.errors import InputError
 from adamant.models.init import materialise
 from adamant.models.zoo.cnn import cnn
+from adamant.models.zoo.conv5 import conv5
 from adamant.models.zoo.lenet import LeNet5, lenet
 from adamant.models.zoo.mlp import mlp
 from adamant.models.zoo.preact_resnet import PreActResNet18
@@ -56,6 +57,27 @@ ZOO: tuple[ZooEntry, ...] = (
         use="robust MNIST: strides instead of pooling, so it is quick to train and easy to certify",
         least=4,
         make=cnn,
+    ),
+    ZooEntry(
+        name="wide-cnn",
+        source="as cnn, twice as wide",
+        use="as cnn, where there are some minutes more: width is what adversarial training asks for",
+        least=4,
+        make=partial(cnn, wide=32, dense=200),
+    ),
+    ZooEntry(
+        name="threshold-cnn",
+        source="as cnn; the thresholds after Madry et al. 2018, arXiv:1706.06083, appendix C",
+        use="ink on paper (MNIST): pixels pass a soft threshold first, which a robust net would have to learn",
+        least=4,
+        make=partial(cnn, wide=32, dense=200, threshold=True),
+    ),
+    ZooEntry(
+        name="conv5",
+        source="this project; five convolutions after the usual pattern of batch norm and SiLU",
+        use="small colour images, hardened without a GPU: 0.3 million weights",
+        least=4,
+        make=conv5,
     ),
     ZooEntry(
         name="lenet5",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.bounds import Intervals, Lines
-from adamant.engine import Attack
 from adamant.training.average import Average
 from adamant.training.bounded import Blend, Guarantee, between
 from adamant.training.inner import Ascend, Keep

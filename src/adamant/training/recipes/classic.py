@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
-from adamant.engine import Attack
 from adamant.errors import InputError
 from adamant.training.average import Average
 from adamant.training.inner import Ascend, Keep, Pool

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adamant import losses
+from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.attacks.starts import Near
-from adamant.engine import Attack
 from adamant.training.average import Average
 from adamant.training.inner import Stray
 from adamant.training.knobs import Constant, Knob
