@@ -31,6 +31,7 @@ from adamant.attacks import (
     starts,
 )  # fmt: skip
 from adamant.batch import PerRow, Shared
+from adamant.bounds import Intervals, Lines
 from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
@@ -38,10 +39,12 @@ from adamant.threats import L0, L1, L2, Flow, Linf, Pasted, Patch, Recolour, Spa
 from adamant.training import SWA, Plan, augment, plan, recipes
 from adamant.training import catalogue as training
 from adamant.training.average import EMA
+from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under
 from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
 from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
 from adamant.training.plan import SGD, Adam
+from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius
 from adamant.values import brief, read
 
 WORDS = {
@@ -77,6 +80,10 @@ TRAINING = [
     Divergence("clean", "adv"), Squared("clean", "adv"), Worst(CE("linf"), CE("l2")), Times(2.0, CE("adv"), Ramp()),
     Stray(PGD(loss=losses.KL())), Under(L2(0.5), Ascend(FGSM(), "l2")), Together(Keep(), Ascend(FGSM())),
     Stages(((0.5, Ascend(FGSM())), (1.0, Keep()))), SWA(), augment.Crop(2), Plan(augment=(augment.Flip(),)),
+    Intervals(), Lines(), Lines(slope=0.0, everywhere=True), Ramp(high=1.2), Guarantee(),
+    Guarantee(Lines(), "adv", 0.4, toward=Intervals(), by=Ramp()), Blend(CE("clean"), Guarantee(), Ramp(low=1.0)),
+    Noisy(0.25, 2), NoisyAscend(PGD(), 0.5), MeanCE(("noisy0", "noisy1")), FromMean(("a",)), MeanEntropy(("a", "b")),
+    Radius(("a", "b"), 0.25), recipes.smoothadv(attack=FGSM()), recipes.ibp(eps=Ramp(high=1.2)),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamant.training import augment, average, guards, inner, knobs, outer, weights
+from adamant import bounds
+from adamant.training import augment, average, bounded, guards, inner, knobs, outer, randomised, weights
 from adamant.training.recipes import Recipe
 
-INNERS: tuple[type, ...] = inner.CATALOGUE
-OUTERS: tuple[type, ...] = outer.CATALOGUE
+INNERS: tuple[type, ...] = (*inner.CATALOGUE, *randomised.INNERS)
+OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *bounded.CATALOGUE, *randomised.CATALOGUE)
 AUGMENTS: tuple[type, ...] = augment.CATALOGUE
 PARTS: tuple[type, ...] = (
     *INNERS,
@@ -17,6 +18,7 @@ PARTS: tuple[type, ...] = (
     *guards.CATALOGUE,
     *knobs.CATALOGUE,
     *weights.CATALOGUE,
+    *bounds.CATALOGUE,
     Recipe,
 )
 # Protocols of one call look alike: whoever is in the catalogue is meant.
@@ -24,6 +26,7 @@ MEMBERS: dict[type, tuple[Any, ...]] = {
     inner.Inner: INNERS,
     outer.Outer: OUTERS,
     knobs.Knob: knobs.CATALOGUE,
+    bounds.Bound: bounds.CATALOGUE,
     augment.Augment: AUGMENTS,
     augment.Mixing: AUGMENTS,
 }

@@ -28,13 +28,14 @@ class Constant:
 @final
 @dataclass(frozen=True)
 class Ramp:
-    """From `low` to 1 in a straight line until the given share of the run, then 1."""
+    """From `low` to `high` in a straight line until the given share of the run, then `high`."""
 
     until: float = 0.3
     low: float = 0.0
+    high: float = 1.0
 
     def __call__(self, progress: float) -> float:
-        return self.low + (1 - self.low) * progress / self.until if progress < self.until else 1.0
+        return self.low + (self.high - self.low) * progress / self.until if progress < self.until else self.high
 
 
 @final

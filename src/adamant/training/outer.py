@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ class Views:
             self._logits.update(zip(names, logits.chunk(len(names)), strict=True))
         return self._logits[view]
 
+    def keep(self, view: str, logits: Logits) -> None:
+        """Logits of a view that a term came by on its own way, so that no other asks for them again."""
+        self._logits.setdefault(view, wide(logits))
+
     def slope(self, view: str, score: Scores) -> Inputs:
         """The gradient of a score per row by the input of the view, which can itself be differentiated."""
         return torch.autograd.grad(score.sum(), self.inputs[view], create_graph=True)[0]
@@ -117,6 +121,13 @@ class Sloped(Protocol):
     def slopes(self) -> tuple[str, ...]:
         """The views whose inputs it differentiates by."""
         ...
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A term that sees the layers of the model one by one, which a compiled model does not show."""
+
+    layered: ClassVar[bool]
 
 
 def leaves(outer: Outer) -> Iterator[Outer]:

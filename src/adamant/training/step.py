@@ -24,7 +24,7 @@ from adamant.training import average, weights
 from adamant.training.augment import Mixing
 from adamant.training.checkpoint import Progress
 from adamant.training.inner import Batch, Growing, Inner, Learner, parts_of, scaled
-from adamant.training.outer import Views, slopes_of, views_of
+from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 
@@ -125,6 +125,10 @@ class Forge:
         if plan.compile and slopes_of(job.recipe.outer):
             raise InputError(
                 f"{job.recipe.name} differentiates twice, which compiled models cannot: train without compile."
+            )
+        if plan.compile and any(isinstance(leaf, Layered) for leaf in leaves(job.recipe.outer)):
+            raise InputError(
+                f"{job.recipe.name} bounds layer by layer, which a compiled model hides: set compile to False."
             )
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
