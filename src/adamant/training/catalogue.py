@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamant.training import augment, average, guards, inner, knobs, outer, weights
+from adamant.training import augment, average, guards, inner, knobs, onestep, outer, paced, terms, weights
 from adamant.training.recipes import Recipe
 
-INNERS: tuple[type, ...] = inner.CATALOGUE
-OUTERS: tuple[type, ...] = outer.CATALOGUE
+INNERS: tuple[type, ...] = (*inner.CATALOGUE, *onestep.CATALOGUE, *paced.CATALOGUE)
+OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *terms.CATALOGUE)
 AUGMENTS: tuple[type, ...] = augment.CATALOGUE
 PARTS: tuple[type, ...] = (
     *INNERS,

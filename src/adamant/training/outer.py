@@ -62,6 +62,10 @@ class Views:
             self._logits.update(zip(names, logits.chunk(len(names)), strict=True))
         return self._logits[view]
 
+    def know(self, view: str, logits: Logits) -> None:
+        """Logits of a view that are known already, and are not asked for again."""
+        self._logits[view] = wide(logits)
+
     def slope(self, view: str, score: Scores) -> Inputs:
         """The gradient of a score per row by the input of the view, which can itself be differentiated."""
         return torch.autograd.grad(score.sum(), self.inputs[view], create_graph=True)[0]
