@@ -40,8 +40,11 @@ from adamant.training import catalogue as training
 from adamant.training.average import EMA
 from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under
 from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
+from adamant.training.onestep import Guided, Overshoot
 from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
+from adamant.training.paced import Early
 from adamant.training.plan import SGD, Adam
+from adamant.training.terms import Apart, Hinged, Misaligned, Nuclear
 from adamant.values import brief, read
 
 WORDS = {
@@ -76,6 +79,9 @@ TRAINING = [
     Divergence("clean", "adv"), Squared("clean", "adv"), Worst(CE("linf"), CE("l2")), Times(2.0, CE("adv"), Ramp()),
     Stray(PGD(loss=losses.KL())), Under(L2(0.5), Ascend(FGSM(), "l2")), Together(Keep(), Ascend(FGSM())),
     Stages(((0.5, Ascend(FGSM())), (1.0, Keep()))), SWA(), augment.Crop(2), Plan(augment=(augment.Flip(),)),
+    Misaligned("adv"), Hinged(), Apart("clean", "adv"), Nuclear("clean", "adv"), Overshoot(noise=1.0),
+    Early(after=(1,)), Guided(guide=Times(2.0, Nuclear("clean", "adv"), Ramp())), recipes.curriculum(steps=(2, 3)),
+    recipes.fast(guard=None),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),

@@ -106,7 +106,8 @@ class _Run:
             over = progress.step % job.per_epoch == 0
             if over:
                 self._close_epoch(progress, loss)
-            if self._probe(progress) and over:
+            self._probe(progress)
+            if over and job.recipe.guard is None:
                 progress.good = self._packed(progress)
             stop = self.asked()
             if path and (over or stop or time.monotonic() - saved > job.plan.save_every):
@@ -151,12 +152,12 @@ class _Run:
         self._go_back(progress, "the loss was no number, so the learning rate is halved")
         progress.rate /= 2
 
-    def _probe(self, progress: Progress) -> bool:
-        """Whether all is well, as far as a guard can see; where it is not, the run is back at its last good place."""
+    def _probe(self, progress: Progress) -> None:
+        """Let a guard look; where all is well this is a good place, where it is not the run is back at the last one."""
         job, guard, recipe = self.job, self.job.recipe.guard, self.job.recipe
         between = guard.interval(recipe.cost * job.plan.batch_size) if guard else 0
         if guard is None or progress.step % between:
-            return True
+            return
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
         scale, before = (recipe.eps(max(0, s) / job.steps) for s in (progress.step, progress.step - between))
@@ -168,11 +169,10 @@ class _Run:
         if why and able and progress.strength < _RETURNS:
             self._go_back(progress, f"{why}, so the attack is made stronger", now=brief(now))
             progress.strength += 1
-            return False
+            return
         progress.probed = max(best, many)
         if not why:
             progress.good = self._packed(progress)
-        return not why
 
     def _go_back(self, progress: Progress, why: str, **more: str) -> None:
         at, good = progress.step, progress.good

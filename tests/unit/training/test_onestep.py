@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from adamant.attacks import FGSM, PGD
+from adamant.attacks import PGD
 from adamant.calling import untouched
 from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L0, L1, L2, Linf
 from adamant.training import recipes
 from adamant.training.inner import Batch, Stages
-from adamant.training.knobs import Constant, Ramp
+from adamant.training.knobs import Ramp
 from adamant.training.onestep import Carried, Guided, Overshoot, Remembered
 from adamant.training.outer import Times, Views
 from adamant.training.paced import AtMargin, Early, OwnBudget
@@ -188,18 +188,18 @@ def test_at_margin_is_just_beyond_the_boundary() -> None:
     with torch.no_grad():
         model.bias -= model(b.x).median(0).values
     b = replace(b, y=(model(b.x).argmax(1) + (torch.arange(40) < 5)) % 2)
-    part = AtMargin(attack=PGD(steps=4, rate=0.6), far=1.5, rounds=12)
+    part = AtMargin(attack=PGD(steps=4, rate=0.6), far=0.5, rounds=12)
     found = made(part, model, b)["adv"]
     w = model.weight.detach()
     sign = 2.0 * b.y - 1
     margin = sign * (model(b.x) @ torch.tensor([-1.0, 1.0])).detach()
-    worst = (b.x - 1.5 * EPS * sign[:, None] * (w[1] - w[0]).sign()).clamp(0, 1)
+    worst = (b.x - 0.5 * EPS * sign[:, None] * (w[1] - w[0]).sign()).clamp(0, 1)
     least = sign * (model(worst) @ torch.tensor([-1.0, 1.0])).detach()
     crosses = (margin > 0) & (least < 0)
-    assert 5 < int(crosses.sum()) < 35
+    assert 5 < int(crosses.sum()) < 33
     s = (margin / (margin - least))[:, None]
     expected = torch.where(crosses[:, None], b.x + s * (worst - b.x), b.x)
-    torch.testing.assert_close(found, expected, atol=1.5 * EPS / 2**11, rtol=0)
+    torch.testing.assert_close(found, expected, atol=0.5 * EPS / 2**11, rtol=0)
     assert (model(found).argmax(1) != b.y)[crosses].all()
 
 
@@ -259,7 +259,7 @@ def test_hinged_counts_rows_that_moved_or_are_wrong() -> None:
     z = b.x.clone()
     z[:6] = (z[:6] + 0.05).clamp(0, 1)
     counts = (torch.arange(N) < 6) | ~right
-    assert 0 < int((~counts).sum())
+    assert int((~counts).sum()) > 0
     found = Hinged("adv")(Views({"clean": b.x, "adv": z}, b.y, model))
     same(found, F.cross_entropy(model(z), b.y, reduction="none") * counts)
 
@@ -314,9 +314,7 @@ def test_stronger_is_the_same_path_in_more_steps(inner) -> None:
     model, b, memory = net(width=32), a_batch(60), {}
     if isinstance(inner, Remembered):
         inner.refresh(model, b.x, b.y, THREAT, b.rng, memory)
-    loss = [
-        F.cross_entropy(model(made(i, model, b, memory=dict(memory))["adv"]), b.y).item() for i in (inner, twice)
-    ]
+    loss = [F.cross_entropy(model(made(i, model, b, memory=dict(memory))["adv"]), b.y).item() for i in (inner, twice)]
     assert loss[1] > 0.97 * loss[0]
     assert strengthened(Carried(), 2) == Carried(rate=0.25)
 
@@ -352,10 +350,13 @@ def test_every_recipe_fits_every_ball(name, threat) -> None:
 @pytest.mark.parametrize("name", ["nfgsm", "free", "prior", "iaat", "mma"])
 def test_sets_without_a_ball_are_refused(name) -> None:
     b, part, memory = a_batch(), PLAIN[name].inner, {}
-    with pytest.raises(InputError, match="has none: train within Linf, L2 or L1"):
-        if hasattr(part, "refresh"):
+    if name == "iaat":
+        part.refresh(net(), b.x, b.y, L0(2), b.rng, memory)
+    with pytest.raises(InputError, match="has none: train within Linf, L2 or L1"):  # noqa: PT012
+        if name == "prior":
             part.refresh(net(), b.x, b.y, L0(2), b.rng, memory)
-        made(part, net(), b, L0(2), memory)
+        else:
+            made(part, net(), b, L0(2), memory)
 
 
 @pytest.mark.parametrize(
