@@ -51,8 +51,8 @@ class Collapse:
     every: int = 25  # steps, at least, between probes
     share: float = 0.025  # of the run's passes
     rows: int = 100
-    drop: float = 0.15
-    gap: float = 0.4
+    drop: float = 0.1
+    gap: float = 0.35
     attack: Attack = PGD(steps=5, rate=0.4)
 
     def interval(self, cost: int) -> int:
