@@ -42,9 +42,12 @@ from adamant.training.average import EMA
 from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under
 from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
+from adamant.training.onestep import Guided, Overshoot
 from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
+from adamant.training.paced import Early
 from adamant.training.plan import SGD, Adam
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius
+from adamant.training.terms import Apart, Hinged, Misaligned, Nuclear
 from adamant.values import brief, read
 
 WORDS = {
@@ -84,6 +87,9 @@ TRAINING = [
     Guarantee(Lines(), "adv", 0.4, toward=Intervals(), by=Ramp()), Blend(CE("clean"), Guarantee(), Ramp(low=1.0)),
     Noisy(0.25, 2), NoisyAscend(PGD(), 0.5), MeanCE(("noisy0", "noisy1")), FromMean(("a",)), MeanEntropy(("a", "b")),
     Radius(("a", "b"), 0.25), recipes.smoothadv(attack=FGSM()), recipes.ibp(eps=Ramp(high=1.2)),
+    Misaligned("adv"), Hinged(), Apart("clean", "adv"), Nuclear("clean", "adv"), Overshoot(noise=1.0),
+    Early(after=(1,)), Guided(guide=Times(2.0, Nuclear("clean", "adv"), Ramp())), recipes.curriculum(steps=(2, 3)),
+    recipes.fast(guard=None),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),

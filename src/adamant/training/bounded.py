@@ -47,7 +47,7 @@ class Guarantee:
     def __call__(self, views: Views) -> Scores:
         node = Bounded(views.inputs[self.point].detach(), self._region(views))
         out = bounded(views.model, node)
-        views.keep(self.point, out.point)
+        views.know(self.point, out.point)
         part = self.by(views.done) if self.toward else 0.0
         parts = [(1 - part, self.bound), (part, self.toward)]
         margins = sum(share * bound(out, views.label) for share, bound in parts if bound and share)

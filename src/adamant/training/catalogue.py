@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from adamant import bounds
-from adamant.training import augment, average, bounded, guards, inner, knobs, outer, randomised, weights
+from adamant.training import (
+    augment,
+    average,
+    bounded,
+    guards,
+    inner,
+    knobs,
+    onestep,
+    outer,
+    paced,
+    randomised,
+    terms,
+    weights,
+)
 from adamant.training.recipes import Recipe
 
-INNERS: tuple[type, ...] = (*inner.CATALOGUE, *randomised.INNERS)
-OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *bounded.CATALOGUE, *randomised.CATALOGUE)
+INNERS: tuple[type, ...] = (*inner.CATALOGUE, *onestep.CATALOGUE, *paced.CATALOGUE, *randomised.INNERS)
+OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *terms.CATALOGUE, *bounded.CATALOGUE, *randomised.CATALOGUE)
 AUGMENTS: tuple[type, ...] = augment.CATALOGUE
 PARTS: tuple[type, ...] = (
     *INNERS,

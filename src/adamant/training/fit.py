@@ -27,7 +27,8 @@ from adamant.shards import Shard
 from adamant.training import checkpoint
 from adamant.training.checkpoint import Progress
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.step import Forge, Job, frozen, placed
+from adamant.training.step import Forge, Job, frozen, placed, strengthened
+from adamant.values import brief
 
 _RETURNS = 5  # how often a run may go back for want of a loss that is a number
 
@@ -41,7 +42,7 @@ class Report:
     best_epoch: int
     seconds: float
     steps: int
-    events: tuple[dict[str, Any], ...] = ()  # where the run went back: at which step, why, and to where
+    events: tuple[dict[str, Any], ...] = ()  # where the run went back: at which step, why, to where, to what
 
 
 def identity(job: Job) -> str:
@@ -106,7 +107,8 @@ class _Run:
             over = progress.step % job.per_epoch == 0
             if over:
                 self._close_epoch(progress, loss)
-            if self._probe(progress) and over:
+            self._probe(progress)
+            if over and job.recipe.guard is None:
                 progress.good = self._packed(progress)
             stop = self.asked()
             if path and (over or stop or time.monotonic() - saved > job.plan.save_every):
@@ -151,28 +153,33 @@ class _Run:
         self._go_back(progress, "the loss was no number, so the learning rate is halved")
         progress.rate /= 2
 
-    def _probe(self, progress: Progress) -> bool:
-        """Whether all is well, as far as a guard can see; where it is not, the run is back at its last good place."""
-        job, guard = self.job, self.job.recipe.guard
-        if guard is None or progress.step % guard.every:
-            return True
+    def _probe(self, progress: Progress) -> None:
+        """Let a guard look; where all is well this is a good place, where it is not the run is back at the last one."""
+        job, guard, recipe = self.job, self.job.recipe.guard, self.job.recipe
+        between = guard.interval(recipe.cost * job.plan.batch_size) if guard else 0
+        if guard is None or progress.step % between:
+            return
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
-        found = guard.probe(job.model, x, y, job.threat, Rng.of(job.seed, rows).fold("guard"))
-        why = guard.alarm(found, progress.probed)
-        if why and sum("stronger" in e["why"] for e in progress.events) < _RETURNS:
-            self._go_back(progress, f"{why}, so the attack is made stronger")
+        scale, before = (recipe.eps(max(0, s) / job.steps) for s in (progress.step, progress.step - between))
+        found = guard.probe(job.model, x, y, scaled(job.threat, scale), Rng.of(job.seed, rows).fold("guard"))
+        many, one = (self.forge.everybody(v) for v in found)
+        best = progress.probed if scale == before else 0.0  # within another budget, another accuracy is right
+        why, now = guard.alarm((many, one), best), strengthened(recipe.inner, progress.strength + 1)
+        able = now != strengthened(recipe.inner, progress.strength)
+        if why and able and progress.strength < _RETURNS:
+            self._go_back(progress, f"{why}, so the attack is made stronger", now=brief(now))
             progress.strength += 1
-            return False
-        progress.probed = max(progress.probed, found[0])
-        progress.good = self._packed(progress)
-        return True
+            return
+        progress.probed = max(best, many)
+        if not why:
+            progress.good = self._packed(progress)
 
-    def _go_back(self, progress: Progress, why: str) -> None:
+    def _go_back(self, progress: Progress, why: str, **more: str) -> None:
         at, good = progress.step, progress.good
         assert good is not None
         checkpoint.unpack(good, self.job.model, self.forge.optimizer, progress)
-        progress.events.append({"step": at, "why": why, "back_to": progress.step})
+        progress.events.append({"step": at, "why": why, "back_to": progress.step, **more})
         if self.job.watch:
             self.job.watch(progress.step, self.job.steps, f"back from step {at} to {progress.step}: {why}")
 

@@ -62,8 +62,8 @@ class Views:
             self._logits.update(zip(names, logits.chunk(len(names)), strict=True))
         return self._logits[view]
 
-    def keep(self, view: str, logits: Logits) -> None:
-        """Logits of a view that a term came by on its own way, so that no other asks for them again."""
+    def know(self, view: str, logits: Logits) -> None:
+        """Logits of a view that a part came by on its own way, so that nobody asks for them again."""
         self._logits.setdefault(view, wide(logits))
 
     def slope(self, view: str, score: Scores) -> Inputs:

@@ -183,7 +183,7 @@ class Forge:
         for v in views.values():
             v.grad = None
         with weights.moved(model, offset):
-            loss = self._everybody(backward())
+            loss = self.everybody(backward())
         if not math.isfinite(loss):
             return loss
         if plan.clip is not None:
@@ -205,20 +205,22 @@ class Forge:
         x, y = placed(job, rows)
         settings = Settings(lanes=1, autocast=plan.autocast, channels_last=plan.channels_last)
         rng = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step)
+        # Replays of a batch see the same pictures.
+        fresh = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step // job.recipe.replay).fold("augment")
         soft: Tensor | None = None
         for i, change in enumerate(plan.augment):
             if isinstance(change, Mixing):
                 classes = int(max(job.data.y.max(), y.max())) + 1
                 soft = F.one_hot(y, classes).to(x.dtype) if soft is None else soft
-                x, soft = change.mix(x, soft, rng.fold("augment").fold(i))
+                x, soft = change.mix(x, soft, fresh.fold(i))
                 y = soft.argmax(1)
             else:
-                x = change(x, rng.fold("augment").fold(i))
+                x = change(x, fresh.fold(i))
         batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=job.recipe.eps(done), settings=settings)
         return batch, soft
 
-    def _everybody(self, loss: float) -> float:
-        """The mean over the processes, so that all of them see a loss that is no number."""
+    def everybody(self, loss: float) -> float:
+        """The mean over the processes, so that all of them decide alike."""
         if self.shard.world == 1:
             return loss
         whole = torch.tensor([loss], dtype=torch.float64)
