@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamant.training import augment, average, guards, inner, knobs, outer, weights
+from adamant.training import (
+    augment,
+    average,
+    guards,
+    inner,
+    knobs,
+    outer,
+    pairs,
+    several,
+    slopes,
+    teacher,
+    virtual,
+    weights,
+)
 from adamant.training.recipes import Recipe
 
-INNERS: tuple[type, ...] = inner.CATALOGUE
-OUTERS: tuple[type, ...] = outer.CATALOGUE
+INNERS: tuple[type, ...] = (*inner.CATALOGUE, *several.CATALOGUE, teacher.Depart, slopes.Bend, virtual.Virtual)
+OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *pairs.CATALOGUE, teacher.Taught, *slopes.CATALOGUE)
 AUGMENTS: tuple[type, ...] = augment.CATALOGUE
 PARTS: tuple[type, ...] = (
     *INNERS,
@@ -17,6 +30,7 @@ PARTS: tuple[type, ...] = (
     *guards.CATALOGUE,
     *knobs.CATALOGUE,
     *weights.CATALOGUE,
+    teacher.Teacher,
     Recipe,
 )
 # Protocols of one call look alike: whoever is in the catalogue is meant.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -146,10 +146,11 @@ def cost_of(outer: Outer) -> int:
 @final
 @dataclass(frozen=True)
 class CE:
-    """Cross-entropy of the label on a view, with label smoothing."""
+    """Cross-entropy of the label on a view, with label smoothing; zero for rows without a label (-1)."""
 
     view: str
     smoothing: float = 0.0
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -157,7 +158,8 @@ class CE:
 
     def __call__(self, views: Views) -> Scores:
         label = views.label if views.soft is None else views.soft
-        return F.cross_entropy(views.logits(self.view), label, reduction="none", label_smoothing=self.smoothing)
+        logits, off = views.logits(self.view), self.smoothing
+        return F.cross_entropy(logits, label, reduction="none", label_smoothing=off, ignore_index=-1)
 
     def __str__(self) -> str:
         return f"CE({self.view})"
@@ -170,6 +172,7 @@ class Divergence:
 
     source: str
     to: str
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -190,6 +193,7 @@ class Squared:
 
     one: str
     other: str
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:
