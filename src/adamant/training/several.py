@@ -40,7 +40,7 @@ def _drawn(batch: Batch, chances: Tensor) -> int:
 @final
 @dataclass(frozen=True, init=False)
 class OneOf:
-    """One of several inner parts, drawn anew for every step, each as likely (Madaan et al., 2021, arXiv:2003.05549)."""
+    """One of several inner parts, drawn anew for every step, each as likely (Madaan et al., 2021, arXiv:2006.12135)."""
 
     parts: tuple[Inner, ...]
     labelless: ClassVar[bool] = True  # if its parts are

@@ -102,7 +102,7 @@ class Sensitivity:
 @final
 @dataclass(frozen=True)
 class Curved:
-    """Squared distance between the gradients of the cross-entropy at two views (CURE: Moosavi-Dezfooli et al., 2019)."""
+    """Squared distance between the gradients of the loss at two views (CURE: Moosavi-Dezfooli et al., 2019)."""
 
     one: str = "clean"
     other: str = "adv"

@@ -118,7 +118,7 @@ def one_norm_per_batch(
     """The loss at the worst point of one threat model, drawn for every batch (SAT: Madaan et al., 2021)."""
     return Recipe(
         name="one_norm_per_batch",
-        source="Madaan et al., 2021, arXiv:2003.05549",
+        source="Madaan et al., 2021, arXiv:2006.12135",
         inner=OneOf(*_one(threats, attack)),
         outer=CE("adv"),
         weights=weights,

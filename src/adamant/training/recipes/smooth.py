@@ -1,4 +1,4 @@
-"""Smoother models: penalties on slopes, curves and sudden answers, which are cheaper than an attack or need no label."""
+"""Smoother models: penalties on slopes, curves and sudden answers, cheaper than an attack or without labels."""
 
 from __future__ import annotations
 
