@@ -158,7 +158,8 @@ def test_short_as_one_would_type_it(value, text) -> None:
         ("PGD(loss=DLR, start=Near(sigma=-1+2))", PGD(loss=DLR(), start=starts.Near(1))),
         ("Linf(0.1, (-1, 1))", Linf(0.1, (-1, 1))), ("Linf(.1, box=(-inf, inf))", Linf(0.1, box=(-math.inf,
         math.inf))),
-        ("ramp", recipes.ramp()), ("Ramp", Ramp()), ("CE('clean')", CE("clean")), ("Plan(patience=None)", Plan()), ("L0(1, pixels=True)", L0(1, pixels=True)),
+        ("ramp", recipes.ramp()), ("Ramp", Ramp()),
+        ("CE('clean')", CE("clean")), ("Plan(patience=None)", Plan()), ("L0(1, pixels=True)", L0(1, pixels=True)),
     ],
 )  # fmt: skip
 def test_what_people_type(text, value) -> None:

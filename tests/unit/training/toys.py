@@ -20,9 +20,9 @@ from adamant.training.step import Job
 
 N, D, K = 6, 5, 3
 DIGITS = load_data("digits", split="train")
-TRAIN, VALID = DIGITS.take(torch.arange(300)), DIGITS.take(torch.arange(300, 400))
+TRAIN, VALID = DIGITS.take(torch.arange(500)), DIGITS.take(torch.arange(500, 600))
 TEST = load_data("digits", split="test")
-PLAN = Plan(epochs=5, batch_size=50, select=FGSM(), select_rows=100, optimizer=Adam(5e-3))
+PLAN = Plan(epochs=15, batch_size=50, select=FGSM(), select_rows=100, optimizer=Adam(1e-2))
 
 
 def smooth(seed: int = 0, scale: float = 1.0) -> nn.Sequential:
@@ -55,15 +55,18 @@ def views(model: nn.Module, seed: int = 0, **more: Tensor) -> Views:
 def digits_net(seed: int = 0, *, norm: bool = False, wide: int = 32) -> nn.Sequential:
     middle = [nn.BatchNorm1d(wide)] if norm else []
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, wide), *middle, nn.ReLU(), nn.Linear(wide, 10))
-    for i, p in enumerate(net.parameters()):
+    for i, (name, p) in enumerate(net.named_parameters()):
         if p.ndim > 1:
             p.data = Rng.of(seed, 1).fold(i).normal(*p.shape)[0] * 0.15
-        elif not norm:
+        elif name.endswith("bias"):
             p.data.zero_()
     return net
 
 
-def train(recipe, *, plan: Plan = PLAN, threat=Linf(0.15), net: nn.Module | None = None, **settings) -> nn.Module:
+EPS = Linf(0.1)
+
+
+def train(recipe, *, plan: Plan = PLAN, threat=EPS, net: nn.Module | None = None, **settings) -> nn.Module:
     model = net or digits_net()
     made = {"data": TRAIN, "validation": VALID, "threat": threat, "recipe": recipe, "plan": plan, **settings}
     fit(Job(model=model, **made))
@@ -89,7 +92,7 @@ def ends(recipe, folder, *, stop: int | None = None, resume: bool = False, seed:
 
     plan = replace(PLAN, epochs=3, batch_size=24, save_every=0.0)
     data = DIGITS.take(torch.arange(72))
-    made = {"data": data, "validation": VALID, "threat": Linf(0.15), "recipe": recipe, "plan": plan, **settings}
+    made = {"data": data, "validation": VALID, "threat": EPS, "recipe": recipe, "plan": plan, **settings}
     report = fit(Job(model=model, folder=folder, resume=resume, watch=watch, **made))
     bits = b"".join(v.numpy().tobytes() for v in model.state_dict().values())
     return bits, [{k: v for k, v in e.items() if k != "seconds"} for e in report.epochs], report.best_epoch
