@@ -22,9 +22,10 @@ from tests.unit.training.toys import (
     views,
 )
 from torch import Tensor, nn
-from torch.func import hessian, jacrev, vmap
+from torch.autograd.functional import hessian
+from torch.func import jacrev, vmap
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adamant.attacks import FGSM
 from adamant.attacks.starts import Here
@@ -89,7 +90,7 @@ def test_sensitivity_is_the_norm_of_the_jacobian_on_average() -> None:
     model = smooth()
     whole = vmap(jacrev(lambda z: model(z[None])[0]))(x).square().sum((1, 2)) / 2
     v = Views({"clean": x}, y, model, rng=Rng.of(7, N), sloped=("clean",))
-    assert torch.allclose(Sensitivity("clean", 3000)(v), whole, rtol=0.05)
+    assert torch.allclose(Sensitivity("clean", 1000)(v), whole, rtol=0.08)
     one = Sensitivity("clean")(v)
     jac = vmap(jacrev(lambda z: model(z[None])[0]))(x)
     u = v.rng.fold("projection").fold(0).normal(K)
@@ -144,7 +145,7 @@ def test_virtual_is_the_first_eigenvector(eps) -> None:
         found = Virtual(60, 1e-3)(model, b, L2(eps, box=(-9.0, 9.0)), {})["adv"]
     for row, z in zip(b.x, found, strict=True):
         p = model(row[None]).detach().softmax(1)
-        h = hessian(lambda r: F.kl_div(model(r[None]).log_softmax(1), p, reduction="sum"))(row)  # noqa: B023
+        h = hessian(lambda r: F.kl_div(model(r[None]).log_softmax(1), p, reduction="sum"), row)  # noqa: B023
         top = torch.linalg.eigh(h)[1][:, -1]
         assert (z - row).norm().item() == pytest.approx(eps, rel=1e-3)
         assert abs(float((z - row) @ top)) == pytest.approx(eps, rel=1e-2)
@@ -200,19 +201,20 @@ HALF = replace(PLAN, epochs=60, batch_size=40, extra=0.5, augment=())
 
 
 def test_unlabelled_rows_teach() -> None:
-    """The answers around them change less than without them, and test rows profit."""
+    """Answers on test rows change less than without them, and more rows stand."""
 
     def unsteady(model: nn.Module) -> float:
         x = TEST.x[:300]
         with untouched(model):
-            z = Virtual()(model, Batch(x, TEST.y[:300], torch.arange(300), Rng.of(0, 300)), L2(0.8), {})["adv"]
+            z = Virtual()(model, Batch(x, TEST.y[:300], torch.arange(300), Rng.of(0, 300)), L2(0.5), {})["adv"]
             p, q = model(x).log_softmax(1), model(z).log_softmax(1)
         return float((p.exp() * (p - q)).sum(1).mean())
 
-    alone = train(recipes.vat(), data=FEW, threat=L2(0.8), plan=replace(HALF, batch_size=20, extra=0.0))
-    helped = train(recipes.vat(), data=FEW, threat=L2(0.8), plan=HALF, extra=BARE)
+    recipe, few = recipes.vat(alpha=3.0), replace(HALF, batch_size=20, extra=0.0)
+    alone = train(recipe, data=FEW, threat=L2(0.5), plan=few)
+    helped = train(recipe, data=FEW, threat=L2(0.5), plan=HALF, extra=BARE)
     assert unsteady(helped) < 0.8 * unsteady(alone)
-    assert judged(helped, L2(0.8))[0] > judged(alone, L2(0.8))[0]
+    assert judged(helped, L2(0.5))[1] > judged(alone, L2(0.5))[1] + 0.03
 
 
 @pytest.mark.parametrize(
@@ -327,6 +329,16 @@ def test_bad_settings(make, said) -> None:
         make()
 
 
+class Products(TorchDispatchMode):
+    """Counts products of matrices; here all are of one size."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket.__name__ in ("mm", "addmm")
+        return func(*args, **(kwargs or {}))
+
+
 def test_costs() -> None:
     assert recipes.gradient_penalty().cost == 3 + 3
     assert recipes.jacobian(projections=4).cost == 3 + 12
@@ -349,18 +361,19 @@ def test_costs() -> None:
     ids=lambda r: r.name,
 )
 def test_costs_are_those_of_a_count_of_operations(recipe) -> None:
-    """Multiplications of a deep even network, as the forward's multiple."""
+    """Products of matrices in a deep even network, as the forward's multiple."""
     model = nn.Sequential(*(layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Softplus()))).eval()
     x, y = Rng.of(0, 16).uniform(16), Rng.of(0, 16).integers(16)
     b = Batch(x, y, torch.arange(16), Rng.of(0, 16))
-    with FlopCounterMode(display=False) as one:
+    with Products() as one:
         model(x)
-    with FlopCounterMode(display=False) as all_:
+    with Products() as whole:
         with untouched(model):
             made = {"clean": x, **recipe.inner(model, b, Linf(0.1), {})}
         v = Views(made, y, model, rng=b.rng, sloped=slopes_of(recipe.outer))
         recipe.outer(v).mean().backward()
-    assert all_.get_total_flops() / one.get_total_flops() == pytest.approx(recipe.cost, rel=0.12)
+    assert one.count == 12
+    assert whole.count / one.count == pytest.approx(recipe.cost, rel=0.12)
 
 
 def test_starts_are_settings() -> None:
