@@ -103,7 +103,7 @@ class ByError:
 class _Steepest:
     """Each step is that of the threat model where it leads to the highest loss."""
 
-    threats: tuple[Projectable, ...]
+    sets: tuple[Projectable, ...]
     steps: int
     rate: float
     start: Start
@@ -111,11 +111,11 @@ class _Steepest:
     needs: ClassVar[Sight] = Sight.GRADIENT
 
     def init(self, p: Problem) -> At:
-        return At(self.start(replace(p, threat=self.threats[0])))
+        return At(self.start(replace(p, threat=self.sets[0])))
 
     def step(self, p: Problem, s: At, seen: Look, t: int) -> At:
         best, height = s.z, torch.full_like(seen.loss, -torch.inf)
-        for threat in self.threats:
+        for threat in self.sets:
             z = threat.project(threat.move(s.z, seen.slope, self.rate), p.x)
             loss = p.look(z, self.loss).loss
             best, height = where(loss > height, z, best), height.maximum(loss)

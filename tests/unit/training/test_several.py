@@ -56,14 +56,13 @@ def test_each_view_is_the_worst_point_of_its_own_threat_model() -> None:
 
 def test_ramp_on_numbers() -> None:
     v, logits = several_views(smooth())
+    v.label = torch.where(torch.arange(N) < 3, logits["linf"].argmax(1), (logits["linf"].argmax(1) + 1) % 3)
     expected = []
     for f, g, y in zip(logits["linf"], logits["l1"], v.label, strict=True):
         worst = max(-f.log_softmax(0)[y], -g.log_softmax(0)[y])
         p, q = f.softmax(0), g.softmax(0)
         expected.append(worst + 1.5 * (p * (p / q).log()).sum() * (f.argmax() == y))
     assert torch.allclose(recipes.ramp().outer(v), torch.stack(expected), atol=1e-5)
-    right = (logits["linf"].argmax(1) == v.label).float().mean().item()
-    assert 0 < right < 1  # both kinds of rows are there
 
 
 def test_the_steepest_step_is_the_best_of_three() -> None:
@@ -209,8 +208,8 @@ def test_the_pair_of_ramp_brings_answers_together() -> None:
             p, q = (model(z[k]).log_softmax(1) for k in ("linf", "l1"))
         return float((p.exp() * (p - q)).sum(1).mean())
 
-    with_, without = (train(recipes.ramp(lam=lam, threats=TWO, attack=QUICK)) for lam in (5.0, 0.0))
-    assert apart(with_) < 0.7 * apart(without)
+    with_, without = (train(recipes.ramp(lam=lam, threats=TWO, attack=PGD(steps=2, rate=0.6))) for lam in (5.0, 0.0))
+    assert apart(with_) < 0.8 * apart(without)
 
 
 # ---- killed, refused, and what it costs
@@ -221,7 +220,7 @@ def test_the_pair_of_ramp_brings_answers_together() -> None:
     [recipes.eat(threats=TWO, attack=QUICK), recipes.one_norm_per_batch(threats=THREE, attack=QUICK)],
     ids=lambda r: r.name,
 )
-@pytest.mark.parametrize("stop", [1, 4, 6])
+@pytest.mark.parametrize("stop", [2, 4, 6])
 def test_killed_in_the_middle_of_an_epoch(recipe, stop, tmp_path) -> None:
     whole = ends(recipe, None)
     with pytest.raises(KeyboardInterrupt):
