@@ -23,9 +23,10 @@ from adamant.training.outer import Views
 from adamant.training.several import ByError, OneOf, Steepest
 from adamant.training.step import Job
 
-QUICK = PGD(steps=4, rate=0.4)
-THREE = (Linf(0.08), L2(0.5), L1(2.0))
-TWO = (Linf(0.08), L1(2.0))
+QUICK = PGD(steps=3, rate=0.5)
+THREE = (Linf(0.1), L2(0.8), L1(3.0))
+TWO = (Linf(0.1), L1(3.0))
+SHORT = replace(PLAN, epochs=9, select_rows=40)
 
 
 def several_views(model: nn.Module) -> tuple[Views, dict[str, torch.Tensor]]:
@@ -127,11 +128,11 @@ def test_by_error_looks_where_the_errors_are() -> None:
     counts = [0, 0]
     with untouched(model):
         made = [part(model, a_batch(), Linf(9.0), {})["adv"] for part in parts]
-        for step in range(400):
+        for step in range(300):
             b = a_batch(common=Rng.of(0, 1).fold(step))
             found = ByError(parts)(model, b, Linf(9.0), dict(memory))["adv"]
             counts[[torch.equal(found, m) for m in made].index(True)] += 1
-    assert 260 <= counts[0] <= 340  # three in four
+    assert 190 <= counts[0] <= 260  # three in four
 
 
 def test_the_running_error_is_that_of_the_points_made() -> None:
@@ -182,15 +183,14 @@ def test_the_union_is_that_of_the_threats_named(make) -> None:
 def trained() -> dict[str, tuple[float, ...]]:
     made = {
         "standard": recipes.standard(),
-        "linf": recipes.madry(attack=QUICK),
         "average": recipes.average(threats=THREE, attack=QUICK),
         "maximum": recipes.maximum(threats=THREE, attack=QUICK),
-        "msd": recipes.msd(threats=THREE, steps=4, rate=0.4),
+        "msd": recipes.msd(threats=THREE, steps=3, rate=0.5),
         "one_norm_per_batch": recipes.one_norm_per_batch(threats=THREE, attack=QUICK),
         "eat": recipes.eat(threats=TWO, attack=QUICK),
         "ramp": recipes.ramp(threats=TWO, attack=QUICK),
     }
-    return {k: judged(train(r, threat=THREE[0]), *THREE, steps=10) for k, r in made.items()}
+    return {k: judged(train(r, threat=THREE[0], plan=SHORT), *THREE, steps=6, n=150) for k, r in made.items()}
 
 
 @pytest.mark.parametrize("name", ["average", "maximum", "msd", "one_norm_per_batch", "eat", "ramp"])
@@ -208,7 +208,9 @@ def test_the_pair_of_ramp_brings_answers_together() -> None:
             p, q = (model(z[k]).log_softmax(1) for k in ("linf", "l1"))
         return float((p.exp() * (p - q)).sum(1).mean())
 
-    with_, without = (train(recipes.ramp(lam=lam, threats=TWO, attack=PGD(steps=2, rate=0.6))) for lam in (5.0, 0.0))
+    with_, without = (
+        train(recipes.ramp(lam=lam, threats=TWO, attack=PGD(steps=2, rate=0.6)), plan=SHORT) for lam in (5.0, 0.0)
+    )
     assert apart(with_) < 0.8 * apart(without)
 
 
