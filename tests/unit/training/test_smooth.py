@@ -34,7 +34,7 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Batch
+from adamant.training.inner import Ascend, Batch
 from adamant.training.outer import CE, Views, slopes_of
 from adamant.training.pairs import Steady
 from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
@@ -282,15 +282,13 @@ def test_each_shrinks_what_it_penalises(trained, name, term) -> None:
     for k in ("standard", name):
         x, y, model = TEST.x[:200], TEST.y[:200], trained[k]
         with untouched(model):
-            z = FGSMView(model, x, y)
+            z = one_step(model, x, y)
         v = Views({"clean": x, "adv": z}, y, model, rng=Rng.of(3, 200), sloped=("clean", "adv"))
         sizes[k] = float(term(v).detach().mean())
     assert sizes[name] < 0.6 * sizes["standard"]
 
 
-def FGSMView(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:  # noqa: N802
-    from adamant.training.inner import Ascend
-
+def one_step(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return Ascend(FGSM())(model, Batch(x, y, torch.arange(len(x)), Rng.of(0, len(x))), EPS, {})["adv"]
 
 

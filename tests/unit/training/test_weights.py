@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from adamant.attacks import FGSM, PGD
+from adamant.calling import untouched
 from adamant.random import Rng, blend
 from adamant.shards import Shard
-from adamant.training import recipes
+from adamant.training import recipes, teacher
 from adamant.training.average import SWA, update
 from adamant.training.checkpoint import Progress
+from adamant.training.fit import fit
 from adamant.training.knobs import Constant
 from adamant.training.plan import SGD
 from adamant.training.step import Forge, Job
@@ -81,9 +83,14 @@ def test_weights_come_back_bit_for_bit_whatever_happens() -> None:
     model = smooth()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     by = {"0.weight": torch.full_like(model[0].weight, 1e8)}  # adding and subtracting would lose every bit
-    with pytest.raises(KeyboardInterrupt), moved(model, by):
-        assert model[0].weight.min() > 1e7
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with moved(model, by):
+            assert model[0].weight.min() > 1e7
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
@@ -99,8 +106,6 @@ def test_the_step_follows_the_gradient_from_there_and_starts_from_here(weights) 
     given = job(recipe, model)
     forge, progress = Forge.of(given, Shard()), Progress()
     batch, _ = forge.draw(0)
-    from adamant.calling import untouched
-
     with untouched(by_hand, seed=blend(0, 0)):
         z = recipe.inner(by_hand, batch, EPS, {})["adv"]
     forge.step(progress)
@@ -132,8 +137,6 @@ def test_the_step_follows_the_gradient_from_there_and_starts_from_here(weights) 
 @pytest.mark.parametrize("weights", [AWP(), SAM()], ids=lambda w: type(w).__name__)
 def test_they_combine_with_every_recipe(make, weights, monkeypatch) -> None:
     """With no learning rate nothing may move but statistics, and these once for each view."""
-    from adamant.training import teacher
-
     monkeypatch.setattr(teacher.Teacher, "__call__", lambda self, x: x.flatten(1)[:, :10])
     monkeypatch.setattr(teacher.Teacher, "digest", "0" * 64)
     recipe = replace(make(), weights=weights)
@@ -204,8 +207,6 @@ def test_swa_ends_a_run_as_the_mean_by_hand() -> None:
     def watch(step: int, steps: int, text: str) -> None:
         if text.startswith("loss"):
             seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
-
-    from adamant.training.fit import fit
 
     plan = replace(PLAIN, epochs=1)
     fit(job(recipe, model, plan=plan, watch=watch))
