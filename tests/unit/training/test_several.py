@@ -26,7 +26,7 @@ from adamant.training.step import Job
 QUICK = PGD(steps=3, rate=0.5)
 THREE = (Linf(0.1), L2(0.8), L1(3.0))
 TWO = (Linf(0.1), L1(3.0))
-SHORT = replace(PLAN, epochs=9, select_rows=40)
+SHORT = replace(PLAN, epochs=12, select_rows=40)
 
 
 def several_views(model: nn.Module) -> tuple[Views, dict[str, torch.Tensor]]:
@@ -195,8 +195,8 @@ def trained() -> dict[str, tuple[float, ...]]:
 
 @pytest.mark.parametrize("name", ["average", "maximum", "msd", "one_norm_per_batch", "eat", "ramp"])
 def test_the_union_stands_better(trained, name) -> None:
-    assert trained[name][-1] > trained["standard"][-1] + 0.1
-    assert trained[name][0] > 0.8
+    assert trained[name][-1] > trained["standard"][-1] + 0.15
+    assert trained[name][0] > 0.55
 
 
 def test_the_pair_of_ramp_brings_answers_together() -> None:

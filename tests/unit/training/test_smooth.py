@@ -123,17 +123,21 @@ def test_plane_is_the_distance_from_the_first_order() -> None:
 
 
 def test_bend_climbs_the_distance_from_the_plane() -> None:
-    model, b, eps = smooth(), a_batch(), 0.1
-    with untouched(model):
-        found = Bend(4, 0.25)(model, b, Linf(eps), {})["adv"]
-    g0, l0 = plain_slopes(model, b.x, b.y), F.cross_entropy(model(b.x), b.y, reduction="none").detach()
-    z = Linf(eps).sample(b.x, b.rng.fold("start"))
-    for _ in range(4):
-        z = z.detach().requires_grad_()
-        gap = (F.cross_entropy(model(z), b.y, reduction="none") - l0 - ((z - b.x) * g0).sum(1)).abs()
-        (g,) = torch.autograd.grad(gap.sum(), z)
-        z = (z + 0.25 * eps * g.sign()).clamp(b.x - eps, b.x + eps).clamp(0, 1)
-    assert torch.allclose(found, z, atol=1e-6)
+    """Above the plane and below it."""
+    eps, below = 0.1, 0
+    for seed in range(4):
+        model, b = smooth(seed, 3.0), a_batch(seed)
+        with untouched(model):
+            found = Bend(4, 0.25)(model, b, Linf(eps), {})["adv"]
+        g0, l0 = plain_slopes(model, b.x, b.y), F.cross_entropy(model(b.x), b.y, reduction="none").detach()
+        z = Linf(eps).sample(b.x, b.rng.fold("start"))
+        for _ in range(4):
+            z = z.detach().requires_grad_()
+            gap = F.cross_entropy(model(z), b.y, reduction="none") - l0 - ((z - b.x) * g0).sum(1)
+            (g,) = torch.autograd.grad(gap.abs().sum(), z)
+            z, below = (z + 0.25 * eps * g.sign()).clamp(b.x - eps, b.x + eps), below + int((gap < -1e-3).sum())
+        assert torch.allclose(found, z, atol=1e-5)
+    assert below
 
 
 @pytest.mark.parametrize("eps", [0.05, 0.3])

@@ -76,7 +76,7 @@ def train(recipe, *, plan: Plan = PLAN, threat=EPS, net: nn.Module | None = None
 def judged(model: nn.Module, *threats, steps: int = 20, n: int = 300) -> tuple[float, ...]:
     """Clean accuracy, that under PGD within each threat model, and that under their union, on test rows."""
     x, y = TEST.x[:n], TEST.y[:n]
-    outs = [run(PGD(steps=steps), model, x, Untargeted(y), t) for t in threats]
+    outs = [run(PGD(steps=steps, rate=2.5 / steps), model, x, Untargeted(y), t) for t in threats]
     clean = float((model(x).argmax(1) == y).double().mean())
     union = torch.stack([o.status == 1 for o in outs]).all(0).double().mean()
     return (clean, *(o.robust_accuracy for o in outs), float(union))
