@@ -104,7 +104,7 @@ class Paired:
         return divergence(one, other) * right
 
     def __str__(self) -> str:
-        return f"[{self.one} right] KL({self.one} || {self.other})"
+        return f"1({self.one} right) KL({self.one} || {self.other})"
 
 
 CATALOGUE: tuple[type, ...] = (Boosted, Doubted, Steady, Paired)
