@@ -69,7 +69,7 @@ def read(text: str, vocabulary: Vocabulary, *, kind: str) -> Any:
     name, colon, rest = text.partition(":")
     known = {n.lower(): n for n in vocabulary}
     if name.strip().isidentifier():
-        named = known.get(name.strip().lower(), name.strip())
+        named = name.strip() if name.strip() in vocabulary else known.get(name.strip().lower(), name.strip())
         text = f"{named}({rest})" if colon else named
     try:
         return _build(ast.parse(text.strip(), mode="eval").body, vocabulary, kind, call_names=True)

@@ -45,9 +45,14 @@ from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
 from adamant.training.onestep import Guided, Overshoot
 from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
 from adamant.training.paced import Early
+from adamant.training.pairs import Boosted, Doubted, Paired, Steady
 from adamant.training.plan import SGD, Adam
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius
+from adamant.training.several import ByError, OneOf, Steepest
+from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
+from adamant.training.teacher import Depart, Taught, Teacher
 from adamant.training.terms import Apart, Hinged, Misaligned, Nuclear
+from adamant.training.virtual import Virtual
 from adamant.values import brief, read
 
 WORDS = {
@@ -90,6 +95,11 @@ TRAINING = [
     Misaligned("adv"), Hinged(), Apart("clean", "adv"), Nuclear("clean", "adv"), Overshoot(noise=1.0),
     Early(after=(1,)), Guided(guide=Times(2.0, Nuclear("clean", "adv"), Ramp())), recipes.curriculum(steps=(2, 3)),
     recipes.fast(guard=None),
+    Boosted("adv"), Doubted("clean", "adv"), Steady("clean", "adv"), Paired("linf", "l1"), Teacher("a/b.safetensors"),
+    Taught("adv", Teacher("t.pt2"), 2.0), Depart(PGD(loss=losses.KL()), Teacher()), Bend(3, start=starts.Here()),
+    Steepness(), Sensitivity("clean", 3), Curved("clean", "ahead"), Plane(rise=1.0), Virtual(2), OneOf(Keep(), Keep()),
+    ByError((Under(Linf(0.3), Ascend(FGSM())), Under(L1(10), Ascend(FGSM())))), Steepest((Linf(0.3), L2(2)), steps=5),
+    recipes.average(threats=(L2(1), L2(2))), recipes.distilled(teacher=Teacher("x.safetensors"), share=1.0),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),
@@ -162,6 +172,7 @@ def test_short_as_one_would_type_it(value, text) -> None:
         ("PGD(loss=DLR, start=Near(sigma=-1+2))", PGD(loss=DLR(), start=starts.Near(1))),
         ("Linf(0.1, (-1, 1))", Linf(0.1, (-1, 1))), ("Linf(.1, box=(-inf, inf))", Linf(0.1, box=(-math.inf,
         math.inf))),
+        ("ramp", recipes.ramp()), ("Ramp", Ramp()),
         ("CE('clean')", CE("clean")), ("Plan(patience=None)", Plan()), ("L0(1, pixels=True)", L0(1, pixels=True)),
     ],
 )  # fmt: skip

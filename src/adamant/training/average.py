@@ -44,7 +44,7 @@ class SWA:
     start: float = 0.75
 
     def share(self, step: int, steps: int) -> float:
-        return 1 / max(1, step - math.ceil(self.start * steps) + 2) if step >= self.start * steps else 1.0
+        return 1 / (step - math.ceil(self.start * steps) + 1) if step >= self.start * steps else 1.0
 
 
 def update(average: Average, mean: dict[str, Tensor], model: nn.Module, step: int, steps: int) -> None:

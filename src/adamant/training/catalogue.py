@@ -15,14 +15,25 @@ from adamant.training import (
     onestep,
     outer,
     paced,
+    pairs,
     randomised,
+    several,
+    slopes,
+    teacher,
     terms,
+    virtual,
     weights,
 )
 from adamant.training.recipes import Recipe
 
-INNERS: tuple[type, ...] = (*inner.CATALOGUE, *onestep.CATALOGUE, *paced.CATALOGUE, *randomised.INNERS)
-OUTERS: tuple[type, ...] = (*outer.CATALOGUE, *terms.CATALOGUE, *bounded.CATALOGUE, *randomised.CATALOGUE)
+INNERS: tuple[type, ...] = (
+    *inner.CATALOGUE, *onestep.CATALOGUE, *paced.CATALOGUE, *several.CATALOGUE, *randomised.INNERS, teacher.Depart,
+    slopes.Bend, virtual.Virtual,
+)  # fmt: skip
+OUTERS: tuple[type, ...] = (
+    *outer.CATALOGUE, *terms.CATALOGUE, *pairs.CATALOGUE, *slopes.CATALOGUE, *bounded.CATALOGUE,
+    *randomised.CATALOGUE, teacher.Taught,
+)  # fmt: skip
 AUGMENTS: tuple[type, ...] = augment.CATALOGUE
 PARTS: tuple[type, ...] = (
     *INNERS,
@@ -32,6 +43,7 @@ PARTS: tuple[type, ...] = (
     *knobs.CATALOGUE,
     *weights.CATALOGUE,
     *bounds.CATALOGUE,
+    teacher.Teacher,
     Recipe,
 )
 # Protocols of one call look alike: whoever is in the catalogue is meant.

@@ -28,6 +28,7 @@ from adamant.training import checkpoint
 from adamant.training.checkpoint import Progress
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
 from adamant.training.step import Forge, Job, frozen, placed, strengthened
+from adamant.training.teacher import teachers_of
 from adamant.values import brief
 
 _RETURNS = 5  # how often a run may go back for want of a loss that is a number
@@ -52,7 +53,8 @@ def identity(job: Job) -> str:
     for part in (tensor for rows in sets for tensor in (rows.x, rows.y)):
         digest.update(part.detach().cpu().contiguous().numpy().data)
     rows = f"{len(job.data.y)} rows, sha256 {digest.hexdigest()[:16]}"
-    return f"{job.recipe!r} | {job.plan!r} | {job.threat!r} | seed {job.seed} | {rows}"
+    taught = "".join(f" | teacher sha256 {t.digest[:16]}" for t in teachers_of(job.recipe.inner, job.recipe.outer))
+    return f"{job.recipe!r} | {job.plan!r} | {job.threat!r} | seed {job.seed} | {rows}{taught}"
 
 
 def fit(job: Job) -> Report:
@@ -67,6 +69,8 @@ def fit(job: Job) -> Report:
         raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
     for threat in threats_of(job.recipe.inner, job.threat):
         threat.check(job.data.x)
+    for teacher in teachers_of(job.recipe.inner, job.recipe.outer):
+        teacher(job.data.x[:1])
     with frozen(job), _dropout(job.model, job.plan.dropout), _asked_to_stop() as asked:
         forge = Forge.of(job, Shard.here())
         progress = _Run(job, forge, asked).whole()

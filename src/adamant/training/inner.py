@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, final, runtime_checkable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Batch:
     done: float = 0.0  # how much of the run is over
     scale: float = 1.0  # of the budget, at this step; the threat that an inner part is given is scaled already
     settings: Settings = Settings(lanes=1)  # how the attack calls the model
+    common: Rng = field(default_factory=lambda: Rng.of(0, 1))  # one stream for the step, the same in all processes
 
 
 @runtime_checkable
@@ -75,6 +76,13 @@ class Learner(Protocol):
 
 
 @runtime_checkable
+class Labelless(Protocol):
+    """A part that can do without the label of a row, which is then -1; marked, as most cannot."""
+
+    labelless: ClassVar[bool]
+
+
+@runtime_checkable
 class Growing(Protocol):
     """An inner part that can be made stronger, where the model has learnt to answer it and nothing else."""
 
@@ -97,6 +105,14 @@ class Elsewhere(Protocol):
     def threat(self) -> Projectable: ...
 
 
+@runtime_checkable
+class Everywhere(Protocol):
+    """An inner part within several threat models at once."""
+
+    @property
+    def threats(self) -> tuple[Projectable, ...]: ...
+
+
 def parts_of(inner: Inner) -> Iterator[Inner]:
     """An inner part, and those that it is made of."""
     yield inner
@@ -107,7 +123,9 @@ def parts_of(inner: Inner) -> Iterator[Inner]:
 
 def threats_of(inner: Inner, threat: Projectable) -> tuple[Projectable, ...]:
     """The threat models that a recipe trains within: its own, or that of the run."""
-    own = tuple(p.threat for p in parts_of(inner) if isinstance(p, Elsewhere))
+    own: list[Projectable] = []
+    for part in parts_of(inner):
+        own += [part.threat] if isinstance(part, Elsewhere) else part.threats if isinstance(part, Everywhere) else ()
     return tuple(dict.fromkeys(own)) or (threat,)
 
 
@@ -141,6 +159,8 @@ def stronger(attack: Attack) -> Attack:
 @dataclass(frozen=True)
 class Keep:
     """No adversary: the clean view alone."""
+
+    labelless: ClassVar[bool] = True
 
     @property
     def cost(self) -> int:
@@ -180,6 +200,7 @@ class Stray:
 
     attack: Attack
     view: str = "adv"
+    labelless: ClassVar[bool] = True
 
     @property
     def cost(self) -> int:
@@ -232,6 +253,7 @@ class Under:
 
     threat: Projectable
     inner: Inner
+    labelless: ClassVar[bool] = True  # if its part is
 
     @property
     def cost(self) -> int:
@@ -254,6 +276,7 @@ class Together:
     """The views of several inner parts."""
 
     parts: tuple[Inner, ...]
+    labelless: ClassVar[bool] = True  # if its parts are
 
     def __init__(self, *parts: Inner) -> None:
         object.__setattr__(self, "parts", parts)
@@ -281,6 +304,7 @@ class Stages:
     """One inner part after another, as the run goes on: a curriculum; each with the share of the run where it ends."""
 
     stages: tuple[tuple[float, Inner], ...]
+    labelless: ClassVar[bool] = True  # if its stages are
 
     @property
     def parts(self) -> tuple[Inner, ...]:

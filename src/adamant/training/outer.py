@@ -157,10 +157,11 @@ def cost_of(outer: Outer) -> int:
 @final
 @dataclass(frozen=True)
 class CE:
-    """Cross-entropy of the label on a view, with label smoothing."""
+    """Cross-entropy of the label on a view, with label smoothing; zero for rows without a label (-1)."""
 
     view: str
     smoothing: float = 0.0
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -168,7 +169,8 @@ class CE:
 
     def __call__(self, views: Views) -> Scores:
         label = views.label if views.soft is None else views.soft
-        return F.cross_entropy(views.logits(self.view), label, reduction="none", label_smoothing=self.smoothing)
+        logits, off = views.logits(self.view), self.smoothing
+        return F.cross_entropy(logits, label, reduction="none", label_smoothing=off, ignore_index=-1)
 
     def __str__(self) -> str:
         return f"CE({self.view})"
@@ -181,6 +183,7 @@ class Divergence:
 
     source: str
     to: str
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -201,6 +204,7 @@ class Squared:
 
     one: str
     other: str
+    labelless: ClassVar[bool] = True
 
     @property
     def views(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from adamant.threats import Projectable
 from adamant.training import average, weights
 from adamant.training.augment import Mixing
 from adamant.training.checkpoint import Progress
-from adamant.training.inner import Batch, Growing, Inner, Learner, parts_of, scaled
+from adamant.training.inner import Batch, Growing, Inner, Labelless, Learner, parts_of, scaled
 from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
@@ -122,6 +122,7 @@ class Forge:
             raise InputError(f"A batch of {plan.batch_size} rows cannot be shared evenly by {shard.world} processes.")
         if plan.extra and job.extra is None:
             raise InputError(f"The plan takes {plan.extra:.0%} of each batch from extra rows, and the job has none.")
+        _check_labels(job)
         if plan.compile and slopes_of(job.recipe.outer):
             raise InputError(
                 f"{job.recipe.name} differentiates twice, which compiled models cannot: train without compile."
@@ -216,7 +217,9 @@ class Forge:
                 y = soft.argmax(1)
             else:
                 x = change(x, fresh.fold(i))
-        batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=job.recipe.eps(done), settings=settings)
+        common = Rng.of(job.seed, 1).fold("common").fold(step)
+        scale = job.recipe.eps(done)
+        batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=scale, settings=settings, common=common)
         return batch, soft
 
     def everybody(self, loss: float) -> float:
@@ -226,6 +229,26 @@ class Forge:
         whole = torch.tensor([loss], dtype=torch.float64)
         distributed.all_reduce(whole)
         return float(whole) / self.shard.world
+
+
+def _check_labels(job: Job) -> None:
+    """Rows without a label (-1) are extra ones, and every part of the recipe must do without their labels."""
+    if len(job.data.y) and int(job.data.y.min()) < 0:
+        raise InputError(
+            f"Label {int(job.data.y.min())} in the training set: rows without a label (-1) belong to the extra rows."
+        )
+    if job.extra is None or not len(job.extra.y) or int(job.extra.y.min()) >= 0:
+        return
+    if int(job.extra.y.min()) < -1:
+        raise InputError(f"Label {int(job.extra.y.min())} in the extra rows: a row without a label has -1.")
+    parts = (*parts_of(job.recipe.inner), *leaves(job.recipe.outer))
+    asking = [type(p).__name__ for p in parts if not isinstance(p, Labelless)]
+    asking += ["mixing"] if any(isinstance(change, Mixing) for change in job.plan.augment) else []
+    if asking:
+        raise InputError(
+            f"Some extra rows have no label (-1), and {asking[0]} in {job.recipe.name} needs one: "
+            "train with vat() or trades(), or leave those rows out."
+        )
 
 
 def strengthened(inner: Inner, times: int) -> Inner:
