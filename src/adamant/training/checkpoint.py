@@ -68,7 +68,8 @@ def unpack(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, pro
     device = next(model.parameters()).device
     for name, value in state.tensors.items():
         part, _, key = name.partition("/")
-        parts[part][key] = value.to(device, copy=True)
+        # Optimisers count their steps on the processor.
+        parts[part][key] = value.clone() if part == "optimizer" and not value.ndim else value.to(device, copy=True)
     model.load_state_dict(parts["model"])
     held: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():

@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, distributed, nn
@@ -23,10 +23,13 @@ from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
 from adamant.shards import Shard
-from adamant.training import checkpoint
+from adamant.training import checkpoint, together
 from adamant.training.checkpoint import Progress
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.step import Forge, Job, frozen, placed
+from adamant.training.log import Log
+from adamant.training.step import Forge, Job, placed
+from adamant.training.still import frozen
+from adamant.values import brief
 
 _RETURNS = 5  # how often a run may go back for want of a loss that is a number
 
@@ -63,14 +66,30 @@ def fit(job: Job) -> Report:
     job.plan.check(len(job.data.y))
     if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
         raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
-    for threat in threats_of(job.recipe.inner, job.threat):
-        threat.check(job.data.x)
-    with frozen(job), _dropout(job.model, job.plan.dropout), _asked_to_stop() as asked:
-        forge = Forge.of(job, Shard.here())
-        progress = _Run(job, forge, asked).whole()
+    _check_data(job)
+    shard = Shard.here()
+    with frozen(job.model, job.plan), _dropout(job.model, job.plan.dropout), _asked_to_stop(shard) as asked:
+        progress = _Run(job, Forge.of(job, shard), asked).whole()
+    if job.plan.channels_last:
+        job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     job.model.load_state_dict(progress.best)
     job.model.eval()
     return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step, tuple(progress.events))
+
+
+def _check_data(job: Job) -> None:
+    if job.extra is not None and not job.plan.extra:
+        raise InputError("There are extra rows, and the plan takes none of them: set extra to their share of a batch.")
+    if not len(job.validation.y):
+        raise InputError("There are no validation rows to choose the best epoch by: give some.")
+    for rows in (job.data, job.validation, *((job.extra,) if job.extra is not None else ())):
+        if len(rows.x) != len(rows.y) or rows.x.shape[1:] != job.data.x.shape[1:]:
+            raise InputError(
+                f"Rows to train, validate and add must be alike and labelled: got {tuple(rows.x.shape)} with "
+                f"{len(rows.y)} labels beside {tuple(job.data.x.shape)}."
+            )
+        for threat in threats_of(job.recipe.inner, job.threat):
+            threat.check(rows.x)
 
 
 @dataclass
@@ -80,40 +99,61 @@ class _Run:
     job: Job
     forge: Forge
     asked: Callable[[], bool]
+    log: Log = field(init=False)
 
     def whole(self) -> Progress:
         """From the first step, or from the checkpoint, to the last."""
         job, recipe = self.job, self.job.recipe
         path = job.folder / "checkpoint.safetensors" if job.folder else None
         name = identity(job) if path else ""
-        if job.resume and path and path.exists():
+        goes_on = bool(job.resume and path and path.exists())
+        if goes_on and path:
             progress = checkpoint.load(path, job.model, self.forge.optimizer, name)
         else:
             progress = Progress(mean=_copy(job.model) if recipe.average else {})
             progress.good = self._packed(progress)
-        began = saved = time.monotonic() - progress.seconds
+        self._open_log(progress, goes_on)
+        saved = time.monotonic()
+        began = saved - progress.seconds
         while progress.step < job.steps and not _patience_is_over(job, progress):
             if progress.step % job.per_epoch == 0:
                 self._refresh(progress)
             loss = self.forge.step(progress)
-            if not math.isfinite(loss):
+            progress.seconds = time.monotonic() - began
+            over = (progress.step + 1) % job.per_epoch == 0
+            looked_at = over or (recipe.guard is not None and (progress.step + 1) % recipe.guard.every == 0)
+            if not math.isfinite(loss) or (looked_at and not together.finite(job.model.state_dict().values())):
                 self._no_number(progress)
                 continue
-            progress.step, progress.seconds = progress.step + 1, time.monotonic() - began
+            progress.step += 1
             if job.watch:
                 job.watch(progress.step, job.steps, f"loss {loss:.3f}")
-            over = progress.step % job.per_epoch == 0
             if over:
                 self._close_epoch(progress, loss)
             if self._probe(progress) and over:
                 progress.good = self._packed(progress)
-            stop = self.asked()
-            if path and (over or stop or time.monotonic() - saved > job.plan.save_every):
+            late = time.monotonic() - saved > job.plan.save_every
+            stop, late = together.any_of([self.asked(), late], self.forge.shard)
+            if path and (over or stop or late):
                 self._save(path, progress, name)
                 saved = time.monotonic()
             if stop:
-                raise KeyboardInterrupt
+                self._stop(progress)
+        self.log("end", progress.step, progress.seconds, {"best_epoch": progress.best_epoch})
         return progress
+
+    def _open_log(self, progress: Progress, goes_on: bool) -> None:
+        job, first = self.job, self.forge.shard.first
+        path = job.folder / "log.jsonl" if job.folder and first else None
+        self.log = Log(path, job.readers if first else (), until=progress.seconds if goes_on else None)
+        facts = {"steps": job.steps, "rows": len(job.data.y), "recipe": brief(job.recipe), "plan": brief(job.plan)}
+        told = {"threat": brief(job.threat), "seed": job.seed, "processes": self.forge.shard.world}
+        self.log("resumed" if goes_on else "start", progress.step, progress.seconds, {**facts, **told})
+
+    def _stop(self, progress: Progress) -> None:
+        self.log("stopped", progress.step, progress.seconds)
+        self.forge.shard.meet()  # the first that leaves would take the others with it, in the middle of a file
+        raise KeyboardInterrupt
 
     def _save(self, path: Path, progress: Progress, name: str) -> None:
         if self.forge.shard.first:
@@ -147,7 +187,7 @@ class _Run:
                 f"time: lower the learning rate (now {job.plan.optimizer.rate * progress.rate:g}). "
                 "The last checkpoint is kept."
             )
-        self._go_back(progress, "the loss was no number, so the learning rate is halved")
+        self._go_back(progress, "the loss or its slope was no number, so the learning rate is halved")
         progress.rate /= 2
 
     def _probe(self, progress: Progress) -> bool:
@@ -157,7 +197,8 @@ class _Run:
             return True
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
-        found = guard.probe(job.model, x, y, job.threat, Rng.of(job.seed, rows).fold("guard"))
+        seen = guard.probe(job.model, x, y, job.threat, Rng.of(job.seed, rows).fold("guard"))
+        found = cast(tuple[float, float], together.from_first(seen, self.forge.shard))
         why = guard.alarm(found, progress.probed)
         if why and sum("stronger" in e["why"] for e in progress.events) < _RETURNS:
             self._go_back(progress, f"{why}, so the attack is made stronger")
@@ -172,6 +213,7 @@ class _Run:
         assert good is not None
         checkpoint.unpack(good, self.job.model, self.forge.optimizer, progress)
         progress.events.append({"step": at, "why": why, "back_to": progress.step})
+        self.log("back", at, progress.seconds, {"why": why, "back_to": progress.step})
         if self.job.watch:
             self.job.watch(progress.step, self.job.steps, f"back from step {at} to {progress.step}: {why}")
 
@@ -200,6 +242,7 @@ class _Run:
         first, second = ("robust", "clean") if job.recipe.hardens else ("clean", "robust")
         if (entry[first], entry[second]) > (before[first], before[second]):
             progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
+        self.log("epoch", progress.step, progress.seconds, {**entry, "best_epoch": progress.best_epoch})
         if job.watch:
             words = f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows"
             job.watch(progress.step, job.steps, words)
@@ -232,12 +275,15 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _asked_to_stop() -> Generator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM only ask to stop, so that no step is cut in two; a second Ctrl-C does cut."""
+def _asked_to_stop(shard: Shard) -> Generator[Callable[[], bool]]:
+    """Inside, Ctrl-C and SIGTERM only ask to stop, so that no step is cut in two; a second Ctrl-C does cut.
+
+    Not under torchrun, which sends each signal once more.
+    """
     asked: list[int] = []
 
     def ask(number: int, _frame: object) -> None:
-        if asked and number == signal.SIGINT:
+        if asked and number == signal.SIGINT and shard.world == 1:
             raise KeyboardInterrupt
         asked.append(number)
 
