@@ -25,6 +25,7 @@ from adamant.random import Rng, blend, permutation
 from adamant.shards import Shard
 from adamant.training import checkpoint, together
 from adamant.training.checkpoint import Progress
+from adamant.training.guards import Guard
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
 from adamant.training.log import Log
 from adamant.training.step import Forge, Job, placed
@@ -130,7 +131,9 @@ class _Run:
                 job.watch(progress.step, job.steps, f"loss {loss:.3f}")
             if over:
                 self._close_epoch(progress, loss)
-            if self._probe(progress) and over:
+            if recipe.guard is not None:
+                self._probe(progress, recipe.guard)
+            elif over:
                 progress.good = self._packed(progress)
             late = time.monotonic() - saved > job.plan.save_every
             stop, late = together.any_of([self.asked(), late], self.forge.shard)
@@ -190,11 +193,11 @@ class _Run:
         self._go_back(progress, "the loss or its slope was no number, so the learning rate is halved")
         progress.rate /= 2
 
-    def _probe(self, progress: Progress) -> bool:
-        """Whether all is well, as far as a guard can see; where it is not, the run is back at its last good place."""
-        job, guard = self.job, self.job.recipe.guard
-        if guard is None or progress.step % guard.every:
-            return True
+    def _probe(self, progress: Progress, guard: Guard) -> None:
+        """The guard looks; where all is well this is a good place, else the run goes back to the last such."""
+        job = self.job
+        if progress.step % guard.every:
+            return
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
         seen = guard.probe(job.model, x, y, job.threat, Rng.of(job.seed, rows).fold("guard"))
@@ -203,10 +206,9 @@ class _Run:
         if why and sum("stronger" in e["why"] for e in progress.events) < _RETURNS:
             self._go_back(progress, f"{why}, so the attack is made stronger")
             progress.strength += 1
-            return False
+            return
         progress.probed = max(progress.probed, found[0])
         progress.good = self._packed(progress)
-        return True
 
     def _go_back(self, progress: Progress, why: str) -> None:
         at, good = progress.step, progress.good

@@ -134,7 +134,7 @@ class Forge:
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = plan.optimizer.build(model, plan.l2)
-        asked = cast(nn.Module, torch.compile(model)) if plan.compile else model
+        asked = _compiled(job, plan.batch_size // shard.world) if plan.compile else model
         objective: nn.Module = Objective(asked, job)
         if shard.world > 1:
             shard.join()
@@ -232,13 +232,26 @@ class Forge:
 
 
 def _classes(job: Job) -> int:
-    """How many the model knows; raises InputError for labels that it does not, and for a compiler that is missing."""
+    """How many the model knows; raises InputError for labels that it does not."""
     x = job.data.x[:2].to(next(job.model.parameters()).device)
     with untouched(job.model), torch.no_grad():
         classes = Caller(job.model, Settings(lanes=1))(x).shape[1]
     for rows in (job.data, job.validation, *((job.extra,) if job.extra else ())):
         Untargeted(rows.y).check(classes)
     return classes
+
+
+def _compiled(job: Job, rows: int) -> nn.Module:
+    """The model as one graph, tried as an attack asks it; raises InputError where there is no compiler, or no graph."""
+    z = job.data.x[:rows].to(next(job.model.parameters()).device).detach().clone().requires_grad_()
+    try:
+        asked = cast(nn.Module, torch.compile(job.model))
+        with untouched(job.model):
+            torch.autograd.grad(asked(z).sum(), z)
+    except Exception as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The model cannot be compiled here ({why[:200]}): train without compile.") from error
+    return asked
 
 
 def strengthened(inner: Inner, times: int) -> Inner:
