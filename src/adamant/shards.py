@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,3 +57,10 @@ class Shard:
         if self.world > 1:
             self.join()
             distributed.barrier()
+
+    def leave(self) -> None:
+        """Part from the others in good order, when all is done."""
+        if self.world > 1 and distributed.is_initialized():
+            gc.collect()  # wrappers that still hold the group
+            distributed.barrier()
+            distributed.destroy_process_group()

@@ -138,8 +138,7 @@ class Forge:
         objective: nn.Module = Objective(asked, job)
         if shard.world > 1:
             shard.join()
-            # `level` takes the mean of the statistics; here the first one's would overwrite them at every forward.
-            objective = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+            objective = nn.parallel.DistributedDataParallel(objective)
         return Forge(job, objective, asked, optimizer, shard, classes)
 
     def step(self, progress: Progress) -> float:
