@@ -64,10 +64,7 @@ def fit(job: Job) -> Report:
     often the run goes back, and RunError when a checkpoint of another run is resumed. Ctrl-C and SIGTERM end the step,
     write a checkpoint for `resume`, and raise KeyboardInterrupt.
     """
-    job.plan.check(len(job.data.y))
-    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
-        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
-    _check_data(job)
+    check(job)
     shard = Shard.here()
     with frozen(job.model, job.plan), _dropout(job.model, job.plan.dropout), _asked_to_stop(shard) as asked:
         progress = _Run(job, Forge.of(job, shard), asked).whole()
@@ -78,7 +75,11 @@ def fit(job: Job) -> Report:
     return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step, tuple(progress.events))
 
 
-def _check_data(job: Job) -> None:
+def check(job: Job) -> None:
+    """Raise InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
+    job.plan.check(len(job.data.y))
+    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
+        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
     if job.extra is not None and not job.plan.extra:
         raise InputError("There are extra rows, and the plan takes none of them: set extra to their share of a batch.")
     if not len(job.validation.y):
@@ -91,6 +92,8 @@ def _check_data(job: Job) -> None:
             )
         for threat in threats_of(job.recipe.inner, job.threat):
             threat.check(rows.x)
+    with frozen(job.model, job.plan), _dropout(job.model, job.plan.dropout):
+        pass
 
 
 @dataclass
