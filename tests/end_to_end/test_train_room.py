@@ -105,7 +105,7 @@ REFUSED = {
     "select rows": (["--select-rows", 0], ["--select-rows is 0"]),
     "no graphics card": (["--device", "cuda"], ["The device 'cuda' cannot be used", "--device cpu"]),
     "log": (["--log", "wandb"], ["wandb"]),
-    "recipe and threat": (["--threat", "l0:10"], ["L0"]),
+    "recipe and threat": (["--threat", "l0:9", "--recipe", "madry(attack=APGD(steps=2))"], ["APGD", "L0"]),
     "augmentation of what is no picture": (["--augment", "Crop('a')"], ["margin of Crop", "'a'"]),
 }
 
@@ -124,7 +124,7 @@ def test_rows_without_labels_or_of_another_shape(here, shelf):
     np.savez(here / "bare.npz", x_train=x, x_val=x)
     words = ("--threat", "linf:0.1", "--batch-size", 16, "--quiet")
     assert "bare.npz" in command("train", "zoo:small-cnn", "--data", "bare.npz", *words).sentence
-    np.savez(here / "wide.npz", x_train=np.zeros((40, 8, 16), np.float32), y_train=np.zeros(40, np.int64))
+    np.savez(here / "wide.npz", x_train=np.zeros((40, 8, 16), np.float32), y_train=np.arange(40) % 10)
     assert "must be alike" in command(*SHORT, "--extra-data", "wide.npz").sentence
 
 
@@ -192,6 +192,7 @@ def test_tensorboard_reads_the_curves(here):
 # ---- several processes
 
 
+@pytest.mark.slow
 def test_two_processes_leave_one_folder(shelf, here):
     words = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone", "-m", "adamant"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,8 +109,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
             f"{path} is no checkpoint of this version ({metadata.get('format')}): start again without --resume."
         )
     if metadata["identity"] != identity:
+        was, now = _unlike(metadata["identity"], identity)
         raise RunError(
-            f"The checkpoint {path} belongs to another run:\n  it was  {metadata['identity']}\n  this is {identity}\n"
+            f"The checkpoint {path} belongs to another run:\n  it was  {was}\n  this is {now}\n"
             "Give the same recipe, plan, threat, data and seed, or another --out."
         )
     facts = cast(dict[str, Any], json.loads(metadata["facts"]))
@@ -124,3 +126,13 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
         good = {k.removeprefix("good/"): v.to(device) for k, v in tensors.items() if k.startswith("good/")}
         progress.good = State(good, facts["good"])
     return progress
+
+
+def _unlike(was: str, now: str) -> tuple[str, str]:
+    """Of two identities, part by part, where the first that differ begin to."""
+    pairs = zip(was.split(" | "), now.split(" | "), strict=False)
+    a, b = next(((a, b) for a, b in pairs if a != b), (was, now))
+    head = a.partition("(")[0]
+    at = max(a.rfind(mark, 0, len(os.path.commonprefix([a, b]))) + 1 for mark in "(, ") if "(" in a else 0
+    kind, at = (f"{head}(... ", at) if at > len(head) + 1 else ("", 0)
+    return f"{kind}{a[at : at + 200].strip()}", f"{kind}{b[at : at + 200].strip()}"
