@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from adamant._types import Inputs
 from adamant.batch import per_row
-from adamant.corruptions import Brightness, Contrast, Pixelate, Saturate
 from adamant.errors import InputError
 from adamant.random import Rng, sealed
 
@@ -59,14 +58,10 @@ class Crop:
     margin: int = 4
 
     def __call__(self, x: Inputs, rng: Rng) -> Inputs:
-        h, w = pictures(x, "Crop")
-        m, device = self.margin, x.device
-        top, left = (rng.fold(side).integers(2 * m + 1)[:, None] for side in ("top", "left"))
-        rows = (top + torch.arange(h, device=device))[:, None, :, None]
-        columns = (left + torch.arange(w, device=device))[:, None, None, :]
-        some = torch.arange(len(x), device=device)[:, None, None, None]
-        channels = torch.arange(x.shape[1], device=device)[None, :, None, None]
-        return F.pad(x, (m, m, m, m))[some, channels, rows, columns]
+        pictures(x, "Crop")
+        m = self.margin
+        top, left = (rng.fold(side).integers(2 * m + 1) for side in ("top", "left"))
+        return _window(x, m, m, top, left)
 
 
 @final
@@ -79,11 +74,10 @@ class Rotate:
     def __call__(self, x: Inputs, rng: Rng) -> Inputs:
         h, w = pictures(x, "Rotate")
         angle = (2 * rng.fold("angle").uniform(dtype=x.dtype) - 1) * math.radians(self.degrees)
-        c, s, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-        # The grid goes from -1 to 1 along both sides, so that a turn of a picture that is not square is stretched.
-        turn = torch.stack([torch.stack([c, -s * h / w, zero], 1), torch.stack([s * w / h, c, zero], 1)], 1)
-        grid = F.affine_grid(turn, list(x.shape), align_corners=False)
-        return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        c, s = angle.cos(), angle.sin()
+        return turned(
+            x, (c, -s * h / w, s * w / h, c)
+        )  # the sides of the grid are one long each, whatever the picture's
 
 
 @final
@@ -96,14 +90,8 @@ class Shift:
     def __call__(self, x: Inputs, rng: Rng) -> Inputs:
         h, w = pictures(x, "Shift")
         down, right = round(self.share * h), round(self.share * w)
-        top = down - rng.fold("down").integers(2 * down + 1)
-        left = right - rng.fold("right").integers(2 * right + 1)
-        padded = F.pad(x, (right, right, down, down))
-        rows = (top[:, None] + down + torch.arange(h, device=x.device))[:, None, :, None]
-        columns = (left[:, None] + right + torch.arange(w, device=x.device))[:, None, None, :]
-        some = torch.arange(len(x), device=x.device)[:, None, None, None]
-        channels = torch.arange(x.shape[1], device=x.device)[None, :, None, None]
-        return padded[some, channels, rows, columns]
+        top, left = rng.fold("down").integers(2 * down + 1), rng.fold("right").integers(2 * right + 1)
+        return _window(x, down, right, top, left)
 
 
 @final
@@ -157,12 +145,16 @@ class CutMix:
 class Own:
     """A function of pictures (n, c, h, w) to such, or a transform of torchvision v2; torch's randomness is sealed.
 
-    With `each` it is called with one picture (c, h, w) at a time, keyed by row and step; else once with the batch, which
-    is faster, and where the rows that share a batch may share its luck.
+    With `each` it is called with one picture (c, h, w) at a time, keyed by row and step; else once with the batch,
+    which is faster, and where the rows of a batch may share its luck.
     """
 
     transform: Callable[[Tensor], Tensor]
     each: bool = True
+
+    def __repr__(self) -> str:
+        name = getattr(self.transform, "__qualname__", None)  # the address of a function changes from run to run
+        return f"Own({f'{self.transform.__module__}.{name}' if name else repr(self.transform)}, {self.each})"
 
     def __call__(self, x: Inputs, rng: Rng) -> Inputs:
         keys = rng.fold("own").key.tolist()
@@ -182,42 +174,23 @@ class Own:
             return self.transform(x)
 
 
-@final
-@dataclass(frozen=True)
-class AugMix:
-    """Chains of changes, mixed with one another and with the picture itself (Hendrycks et al., 2020, arXiv:1912.02781).
+def _window(x: Tensor, high: int, wide: int, top: Tensor, left: Tensor) -> Tensor:
+    """A window as large as the picture, at a place of each row's own, in the picture with zeros around it."""
+    h, w, device = x.shape[2], x.shape[3], x.device
+    rows = (top[:, None] + torch.arange(h, device=device))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(w, device=device))[:, None, None, :]
+    some = torch.arange(len(x), device=device)[:, None, None, None]
+    channels = torch.arange(x.shape[1], device=device)[None, :, None, None]
+    return F.pad(x, (wide, wide, high, high))[some, channels, rows, columns]
 
-    `width` chains of one to `depth` changes (turned, moved, brighter, less contrast, other saturation, coarser), their
-    weights uniform on the simplex and the share of the mixture uniform (alpha 1). Changes of the corruptions that the
-    result may be tested on, noise and blur, are not among them. The paper's consistency loss is a recipe's affair.
-    """
 
-    width: int = 3
-    depth: int = 3
-    severity: int = 2
-
-    def __call__(self, x: Inputs, rng: Rng) -> Inputs:
-        pictures(x, "AugMix")
-        changes: tuple[Augment, ...] = (
-            Rotate(6.0 * self.severity), Shift(0.06 * self.severity), Brightness(self.severity),
-            Contrast(self.severity), Saturate(self.severity), Pixelate(self.severity),
-        )  # fmt: skip
-        weights = -(1 - rng.fold("weights").uniform(self.width, dtype=x.dtype)).log()
-        weights = weights / weights.sum(1, keepdim=True)
-        mixture = torch.zeros_like(x)
-        for i in range(self.width):
-            chain, z = rng.fold("chain").fold(i), x
-            long = chain.fold("long").integers(self.depth)
-            for j in range(self.depth):
-                which = chain.fold("which").fold(j).integers(len(changes))
-                which = torch.where(j <= long, which, -1)
-                for k, change in enumerate(changes):
-                    rows = (which == k).nonzero().squeeze(1)
-                    if len(rows):
-                        z = z.index_copy(0, rows, change(z[rows], Rng(chain.fold(j).key[rows])).to(z.dtype))
-            mixture = mixture + per_row(weights[:, i], x) * z
-        share = per_row(rng.fold("share").uniform(dtype=x.dtype), x)
-        return share * x + (1 - share) * mixture
+def turned(x: Tensor, by: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """Seen through a linear map of the plane for each row, bilinear, zero where nothing is; in the range of the row."""
+    zero = torch.zeros_like(by[0])
+    grid = F.affine_grid(torch.stack([by[0], by[1], zero, by[2], by[3], zero], 1).view(-1, 2, 3), list(x.shape), False)
+    made = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    low, high = x.flatten(1).amin(1).clamp_max(0), x.flatten(1).amax(1).clamp_min(0)  # rounding may lead out of it
+    return made.clamp(per_row(low, x), per_row(high, x))
 
 
 def _square(rng: Rng, h: int, w: int, high: Tensor, wide: Tensor) -> Tensor:
@@ -232,4 +205,4 @@ def _square(rng: Rng, h: int, w: int, high: Tensor, wide: Tensor) -> Tensor:
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
-CATALOGUE: tuple[type, ...] = (Flip, Crop, Rotate, Shift, Noise, Cutout, CutMix, AugMix)
+CATALOGUE: tuple[type, ...] = (Flip, Crop, Rotate, Shift, Noise, Cutout, CutMix)

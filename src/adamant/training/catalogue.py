@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamant.training import augment, average, guards, inner, knobs, outer, weights
+from adamant.training import augment, augmix, average, guards, inner, knobs, outer, weights
 from adamant.training.recipes import Recipe
 
 INNERS: tuple[type, ...] = inner.CATALOGUE
 OUTERS: tuple[type, ...] = outer.CATALOGUE
-AUGMENTS: tuple[type, ...] = augment.CATALOGUE
+AUGMENTS: tuple[type, ...] = (*augment.CATALOGUE, *augmix.CATALOGUE)
 PARTS: tuple[type, ...] = (
     *INNERS,
     *OUTERS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +132,7 @@ def _unlike(was: str, now: str) -> tuple[str, str]:
     pairs = zip(was.split(" | "), now.split(" | "), strict=False)
     a, b = next(((a, b) for a, b in pairs if a != b), (was, now))
     head = a.partition("(")[0]
-    at = max(a.rfind(mark, 0, len(os.path.commonprefix([a, b]))) + 1 for mark in "(, ") if "(" in a else 0
+    same = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+    at = max(a.rfind(mark, 0, same) + 1 for mark in "(, ") if "(" in a else 0
     kind, at = (f"{head}(... ", at) if at > len(head) + 1 else ("", 0)
     return f"{kind}{a[at : at + 200].strip()}", f"{kind}{b[at : at + 200].strip()}"
