@@ -29,8 +29,8 @@ def reader(name: str) -> Reader:
         if not run:
             run.append(client.create_run("0", run_name=name).info.run_id)
         if what in ("start", "resumed"):
-            for key, value in entry.items():
-                client.log_param(run[0], key, str(value)[:500])
+            for key in entry.keys() - {"what", "step", "seconds"}:
+                client.log_param(run[0], key, str(entry[key])[:500])
         elif what == "epoch":
             for key in _CURVES:
                 client.log_metric(run[0], key, entry[key], step=step)

@@ -28,10 +28,12 @@ def reader(folder: Path) -> Reader:
         raise MissingExtraError(
             "TensorBoard is not installed, and its event files were asked for: pip install 'adamant[log]'."
         ) from None
-    writer: Any = SummaryWriter(str(folder))
+    made: list[Any] = []
 
     def tell(entry: Entry) -> None:
-        step, what = entry["step"], entry["what"]
+        if not made:  # not before there is something to write: a run that is refused leaves no file
+            made.append(SummaryWriter(str(folder)))
+        writer, step, what = made[0], entry["step"], entry["what"]
         if what == "epoch":
             for name in _CURVES:
                 writer.add_scalar(name, entry[name], step)
