@@ -112,4 +112,4 @@ def _gathered(mine: Tensor, world: int) -> list[Tensor]:
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all entries are numbers, as far as their norms tell."""
     norms = [t.detach().norm() for t in tensors if t.is_floating_point()]
-    return not norms or bool(torch.stack([n.double() for n in norms]).isfinite().all())
+    return not norms or bool(torch.stack([n.float() for n in norms]).isfinite().all())
