@@ -132,6 +132,8 @@ def test_cutmix_takes_a_patch_and_its_share_of_the_label() -> None:
         assert int(foreign.sum()) == int(foreign.any(0).sum()) * int(foreign.any(1).sum())
         (other,) = [i for i in range(N) if i != row and torch.equal(X[i][:, foreign], x[row][:, foreign])]
         partners.add(other)
+        order = RNG.fold("order").key.argsort().tolist()
+        assert other == order[order.index(row) - 1]
         assert torch.allclose(soft[row], (1 - share) * label[row] + share * label[other], atol=1e-6)
     assert 10 < len(partners) < 30
     _, soft = CutMix(share=1.0).mix(torch.zeros(4000, 1, 20, 20), torch.eye(4000), Rng.of(1, 4000))
@@ -149,6 +151,10 @@ def test_augmix_is_a_mixture_of_chains_and_the_picture() -> None:
     share = RNG.fold("share").uniform()
     flat = AugMix()(torch.full((N, 1, 10, 10), 0.5), RNG)
     assert float((flat - 0.5).abs().flatten(1).amax(1)[share > 0.9].max()) < 0.1 + 1e-6
+    short = RNG.fold("chain").fold(0).fold("long").integers(3) == 0
+    same = (AugMix(width=1, depth=3)(X, RNG) == AugMix(width=1, depth=1)(X, RNG)).flatten(1).all(1)
+    assert bool(same[short].all())
+    assert float(same[~short].float().mean()) < 0.5
     mixed = [AugMix(width=w, depth=1)(X, RNG) for w in (1, 3)]
     assert not torch.equal(*mixed)
 
