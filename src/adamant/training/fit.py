@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast, final
@@ -29,7 +26,8 @@ from adamant.training.guards import Guard
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
 from adamant.training.log import Log
 from adamant.training.step import Forge, Job, placed
-from adamant.training.still import frozen
+from adamant.training.still import dropout, frozen
+from adamant.training.stopping import asked_to_stop
 from adamant.values import brief
 
 _RETURNS = 5  # how often a run may go back for want of a loss that is a number
@@ -66,7 +64,7 @@ def fit(job: Job) -> Report:
     """
     check(job)
     shard = Shard.here()
-    with frozen(job.model, job.plan), _dropout(job.model, job.plan.dropout), _asked_to_stop(shard) as asked:
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), asked_to_stop(shard) as asked:
         progress = _Run(job, Forge.of(job, shard), asked).whole()
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
@@ -92,7 +90,7 @@ def check(job: Job) -> None:
             )
         for threat in threats_of(job.recipe.inner, job.threat):
             threat.check(rows.x)
-    with frozen(job.model, job.plan), _dropout(job.model, job.plan.dropout):
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
         pass
 
 
@@ -277,43 +275,3 @@ def _patience_is_over(job: Job, progress: Progress) -> bool:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-@contextmanager
-def _asked_to_stop(shard: Shard) -> Generator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM only ask to stop, so that no step is cut in two; a second Ctrl-C does cut.
-
-    Not under torchrun, which sends each signal once more.
-    """
-    asked: list[int] = []
-
-    def ask(number: int, _frame: object) -> None:
-        if asked and number == signal.SIGINT and shard.world == 1:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _dropout(model: nn.Module, share: float) -> Generator[None]:
-    """Dropout before the last linear layer while the model trains, without a change to the network."""
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if share and not linear:
-        raise InputError("Dropout goes before the last linear layer, and the model has none: set dropout to 0.")
-
-    def drop(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (nn.functional.dropout(args[0], share, training=module.training), *args[1:])
-
-    handle = linear[-1].register_forward_pre_hook(drop) if share else None
-    try:
-        yield
-    finally:
-        if handle:
-            handle.remove()

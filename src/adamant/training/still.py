@@ -1,4 +1,4 @@
-"""What does not learn: the modules and parameters that a plan freezes, and all but the last layer while it probes."""
+"""What does not learn: what a plan freezes, all but the last layer while it probes, and what dropout leaves out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from adamant.errors import InputError
 from adamant.training.plan import Plan
@@ -47,6 +47,24 @@ def frozen(model: nn.Module, plan: Plan) -> Generator[None]:
     finally:
         for p in held:
             p.requires_grad_(True)
+
+
+@contextmanager
+def dropout(model: nn.Module, share: float) -> Generator[None]:
+    """Dropout before the last linear layer while the model trains, without a change to the network."""
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    if share and not linear:
+        raise InputError("Dropout goes before the last linear layer, and the model has none: set dropout to 0.")
+
+    def drop(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (nn.functional.dropout(args[0], share, training=module.training), *args[1:])
+
+    handle = linear[-1].register_forward_pre_hook(drop) if share else None
+    try:
+        yield
+    finally:
+        if handle:
+            handle.remove()
 
 
 def _last(model: nn.Module) -> nn.Linear:
