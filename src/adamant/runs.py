@@ -154,6 +154,7 @@ def write_training(folder: Path, job: Job, report: Report, data: DataSet, story:
         "seed": job.seed,
         "epochs": list(report.epochs),
         "best_epoch": report.best_epoch,
+        "events": list(report.events),
         "validation_rows": min(len(job.validation.y), job.plan.select_rows),
         "seconds": round(report.seconds, 3),
         "provenance": provenance(story.command, story.device),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import final
 
+import torch
 from torch import distributed
 
 from adamant.errors import InputError
@@ -45,10 +47,20 @@ class Shard:
     def join(self) -> None:
         """Get to know the others."""
         if self.world > 1 and not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=_PATIENCE)
+            # Each its own accelerator: those talk by NCCL. Else, as when two share one, all goes by gloo.
+            own = 0 < int(os.environ.get("LOCAL_WORLD_SIZE", self.world)) <= torch.cuda.device_count()
+            backend = "cpu:gloo,cuda:nccl" if own and distributed.is_nccl_available() else "gloo"
+            distributed.init_process_group(backend, timeout=_PATIENCE)
 
     def meet(self) -> None:
         """Wait for the others."""
         if self.world > 1:
             self.join()
             distributed.barrier()
+
+    def leave(self) -> None:
+        """Part from the others in good order, when all is done."""
+        if self.world > 1 and distributed.is_initialized():
+            gc.collect()  # wrappers that still hold the group
+            distributed.barrier()
+            distributed.destroy_process_group()

@@ -19,7 +19,7 @@ HARDENED = (*WORDS, "--recipe", "madry(attack=PGD(steps=2, rate=0.6), average=EM
 
 def test_files_are_there_and_parse(trained):
     assert set(contents(trained)) == {
-        "config.toml", "result.json", "report.html", "model.safetensors", "checkpoint.safetensors",
+        "config.toml", "result.json", "report.html", "model.safetensors", "checkpoint.safetensors", "log.jsonl",
     }  # fmt: skip
     result = json.loads((trained / "result.json").read_text())
     assert result["schema"] == "adamant.training/1"

@@ -74,7 +74,7 @@ class Common:
 
             def tell(done: int, total: int, words: str) -> None:
                 nonlocal last
-                if (now := time.monotonic()) - last > 0.1 or done == total or words.startswith("epoch"):
+                if (now := time.monotonic()) - last > 0.1 or done == total or words.startswith(("epoch", "back")):
                     last = now
                     bars.update(task, completed=done, total=total, words=words)
 

@@ -17,7 +17,9 @@ from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
 from adamant.threats import L0, Projectable
-from adamant.training import Plan, Recipe, catalogue, plan, recipes
+from adamant.training import Plan, Recipe, catalogue, knobs, plan, recipes
+from adamant.training.augment import Augment, Mixing
+from adamant.training.knobs import Knob
 from adamant.values import brief, read
 from adamant.variety import Varied
 
@@ -36,6 +38,7 @@ _CHANGES: Words = _named((*variety.CATALOGUE, Shared))
 RECIPES: Words = _named(recipes.CATALOGUE)
 _TRAINING: Words = _named(catalogue.PARTS)
 AUGMENTS: Words = _named(catalogue.AUGMENTS)
+KNOBS: Words = _named(knobs.CATALOGUE)
 OPTIMIZERS: Words = _named(tuple(m for m in plan.CATALOGUE if m is not Plan))
 
 
@@ -71,6 +74,17 @@ def recipe(text: str) -> Recipe:
 def optimizer(text: str) -> plan.Optimizer:
     """`SGD(rate=0.1)`."""
     return _sound(_expect(read(text, OPTIMIZERS, kind="optimizer"), OPTIMIZERS, text, "optimizer"), text)
+
+
+def shape(text: str) -> Knob:
+    """`Cosine()`: the learning rate over the run."""
+    return _sound(_expect(read(text, KNOBS, kind="schedule"), KNOBS, text, "schedule"), text)
+
+
+def augments(text: str) -> tuple[Augment | Mixing, ...]:
+    """`Flip(), Crop(4)`: one after another."""
+    made = read(f"({text},)", AUGMENTS, kind="augmentation") if text.strip() else ()
+    return tuple(_sound(_expect(one, AUGMENTS, text, "augmentation"), text) for one in made)
 
 
 def suite(text: str) -> Suite:

@@ -200,6 +200,15 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Return:
+    """Where a training run went back to an earlier state."""
+
+    step: Annotated[Count, "the step at which it was noticed"]
+    why: Annotated[str, "what was wrong, and what was changed"]
+    back_to: Annotated[Count, "the step from which the run went on"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingResult:
     """result.json of a training run."""
 
@@ -217,5 +226,6 @@ class TrainingResult:
     epochs: Annotated[tuple[Epoch, ...], "one entry per epoch"]
     validation_rows: Annotated[int | None, "inputs behind each validation accuracy"] = None
     best_epoch: Annotated[int | None, "the epoch whose weights were kept"] = None
+    events: Annotated[tuple[Return, ...], "where the run went back, in order"] = ()
     seconds: Annotated[Seconds, "time by the clock"]
     provenance: Annotated[Provenance, "where and how it was run"]

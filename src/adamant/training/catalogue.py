@@ -7,6 +7,7 @@ from typing import Any
 from adamant import bounds
 from adamant.training import (
     augment,
+    augmix,
     average,
     bounded,
     guards,
@@ -34,7 +35,7 @@ OUTERS: tuple[type, ...] = (
     *outer.CATALOGUE, *terms.CATALOGUE, *pairs.CATALOGUE, *slopes.CATALOGUE, *bounded.CATALOGUE,
     *randomised.CATALOGUE, teacher.Taught,
 )  # fmt: skip
-AUGMENTS: tuple[type, ...] = augment.CATALOGUE
+AUGMENTS: tuple[type, ...] = (*augment.CATALOGUE, *augmix.CATALOGUE)
 PARTS: tuple[type, ...] = (
     *INNERS,
     *OUTERS,

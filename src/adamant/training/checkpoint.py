@@ -68,7 +68,8 @@ def unpack(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, pro
     device = next(model.parameters()).device
     for name, value in state.tensors.items():
         part, _, key = name.partition("/")
-        parts[part][key] = value.to(device, copy=True)
+        # Optimisers count their steps on the processor.
+        parts[part][key] = value.clone() if part == "optimizer" and not value.ndim else value.to(device, copy=True)
     model.load_state_dict(parts["model"])
     held: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
@@ -107,8 +108,9 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
             f"{path} is no checkpoint of this version ({metadata.get('format')}): start again without --resume."
         )
     if metadata["identity"] != identity:
+        was, now = _unlike(metadata["identity"], identity)
         raise RunError(
-            f"The checkpoint {path} belongs to another run:\n  it was  {metadata['identity']}\n  this is {identity}\n"
+            f"The checkpoint {path} belongs to another run:\n  it was  {was}\n  this is {now}\n"
             "Give the same recipe, plan, threat, data and seed, or another --out."
         )
     facts = cast(dict[str, Any], json.loads(metadata["facts"]))
@@ -123,3 +125,14 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
         good = {k.removeprefix("good/"): v.to(device) for k, v in tensors.items() if k.startswith("good/")}
         progress.good = State(good, facts["good"])
     return progress
+
+
+def _unlike(was: str, now: str) -> tuple[str, str]:
+    """Of two identities, part by part, where the first that differ begin to."""
+    pairs = zip(was.split(" | "), now.split(" | "), strict=False)
+    a, b = next(((a, b) for a, b in pairs if a != b), (was, now))
+    head = a.partition("(")[0]
+    same = next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+    at = max(a.rfind(mark, 0, same) + 1 for mark in "(, ") if "(" in a else 0
+    kind, at = (f"{head}(... ", at) if at > len(head) + 1 else ("", 0)
+    return f"{kind}{a[at : at + 200].strip()}", f"{kind}{b[at : at + 200].strip()}"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -24,10 +21,14 @@ from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
 from adamant.shards import Shard
-from adamant.training import checkpoint
+from adamant.training import checkpoint, together
 from adamant.training.checkpoint import Progress
+from adamant.training.guards import Guard
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.step import Forge, Job, frozen, placed, strengthened
+from adamant.training.log import Log
+from adamant.training.step import Forge, Job, placed, strengthened
+from adamant.training.still import dropout, frozen
+from adamant.training.stopping import asked_to_stop
 from adamant.training.teacher import teachers_of
 from adamant.values import brief
 
@@ -64,19 +65,38 @@ def fit(job: Job) -> Report:
     often the run goes back, and RunError when a checkpoint of another run is resumed. Ctrl-C and SIGTERM end the step,
     write a checkpoint for `resume`, and raise KeyboardInterrupt.
     """
-    job.plan.check(len(job.data.y))
-    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
-        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
-    for threat in threats_of(job.recipe.inner, job.threat):
-        threat.check(job.data.x)
-    for teacher in teachers_of(job.recipe.inner, job.recipe.outer):
-        teacher(job.data.x[:1])
-    with frozen(job), _dropout(job.model, job.plan.dropout), _asked_to_stop() as asked:
-        forge = Forge.of(job, Shard.here())
-        progress = _Run(job, forge, asked).whole()
+    check(job)
+    shard = Shard.here()
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), asked_to_stop(shard) as asked:
+        progress = _Run(job, Forge.of(job, shard), asked).whole()
+    if job.plan.channels_last:
+        job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     job.model.load_state_dict(progress.best)
     job.model.eval()
     return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step, tuple(progress.events))
+
+
+def check(job: Job) -> None:
+    """Raise InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
+    job.plan.check(len(job.data.y))
+    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
+        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
+    if job.extra is not None and not job.plan.extra:
+        raise InputError("There are extra rows, and the plan takes none of them: set extra to their share of a batch.")
+    if not len(job.validation.y):
+        raise InputError("There are no validation rows to choose the best epoch by: give some.")
+    for rows in (job.data, job.validation, *((job.extra,) if job.extra is not None else ())):
+        if len(rows.x) != len(rows.y) or rows.x.shape[1:] != job.data.x.shape[1:]:
+            raise InputError(
+                f"Rows to train, validate and add must be alike and labelled: got {tuple(rows.x.shape)} with "
+                f"{len(rows.y)} labels beside {tuple(job.data.x.shape)}."
+            )
+        for threat in threats_of(job.recipe.inner, job.threat):
+            threat.check(rows.x)
+    for teacher in teachers_of(job.recipe.inner, job.recipe.outer):
+        teacher(job.data.x[:1])
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
+        pass
 
 
 @dataclass
@@ -86,41 +106,63 @@ class _Run:
     job: Job
     forge: Forge
     asked: Callable[[], bool]
+    log: Log = field(init=False)
 
     def whole(self) -> Progress:
         """From the first step, or from the checkpoint, to the last."""
         job, recipe = self.job, self.job.recipe
         path = job.folder / "checkpoint.safetensors" if job.folder else None
         name = identity(job) if path else ""
-        if job.resume and path and path.exists():
+        goes_on = bool(job.resume and path and path.exists())
+        if goes_on and path:
             progress = checkpoint.load(path, job.model, self.forge.optimizer, name)
         else:
             progress = Progress(mean=_copy(job.model) if recipe.average else {})
             progress.good = self._packed(progress)
-        began = saved = time.monotonic() - progress.seconds
+        self._open_log(progress, goes_on)
+        saved = time.monotonic()
+        began = saved - progress.seconds
         while progress.step < job.steps and not _patience_is_over(job, progress):
             if progress.step % job.per_epoch == 0:
                 self._refresh(progress)
             loss = self.forge.step(progress)
-            if not math.isfinite(loss):
+            progress.seconds = time.monotonic() - began
+            over = (progress.step + 1) % job.per_epoch == 0
+            guarded = recipe.guard is not None and (progress.step + 1) % self._between(recipe.guard) == 0
+            if not math.isfinite(loss) or ((over or guarded) and not together.finite(job.model.state_dict().values())):
                 self._no_number(progress)
                 continue
-            progress.step, progress.seconds = progress.step + 1, time.monotonic() - began
+            progress.step += 1
             if job.watch:
                 job.watch(progress.step, job.steps, f"loss {loss:.3f}")
-            over = progress.step % job.per_epoch == 0
             if over:
                 self._close_epoch(progress, loss)
-            self._probe(progress)
-            if over and job.recipe.guard is None:
+            if recipe.guard is not None:
+                self._probe(progress, recipe.guard)
+            elif over:
                 progress.good = self._packed(progress)
-            stop = self.asked()
-            if path and (over or stop or time.monotonic() - saved > job.plan.save_every):
+            late = time.monotonic() - saved > job.plan.save_every
+            stop, late = together.any_of([self.asked(), late], self.forge.shard)
+            if path and (over or stop or late):
                 self._save(path, progress, name)
                 saved = time.monotonic()
             if stop:
-                raise KeyboardInterrupt
+                self._stop(progress)
+        self.log("end", progress.step, progress.seconds, {"best_epoch": progress.best_epoch})
         return progress
+
+    def _open_log(self, progress: Progress, goes_on: bool) -> None:
+        job, first = self.job, self.forge.shard.first
+        path = job.folder / "log.jsonl" if job.folder and first else None
+        self.log = Log(path, job.readers if first else (), until=progress.seconds if goes_on else None)
+        facts = {"steps": job.steps, "rows": len(job.data.y), "recipe": brief(job.recipe), "plan": brief(job.plan)}
+        told = {"threat": brief(job.threat), "seed": job.seed, "processes": self.forge.shard.world}
+        self.log("resumed" if goes_on else "start", progress.step, progress.seconds, {**facts, **told})
+
+    def _stop(self, progress: Progress) -> None:
+        self.log("stopped", progress.step, progress.seconds)
+        self.forge.shard.meet()  # the first that leaves would take the others with it, in the middle of a file
+        raise KeyboardInterrupt
 
     def _save(self, path: Path, progress: Progress, name: str) -> None:
         if self.forge.shard.first:
@@ -154,20 +196,23 @@ class _Run:
                 f"time: lower the learning rate (now {job.plan.optimizer.rate * progress.rate:g}). "
                 "The last checkpoint is kept."
             )
-        self._go_back(progress, "the loss was no number, so the learning rate is halved")
+        self._go_back(progress, "the loss or its slope was no number, so the learning rate is halved")
         progress.rate /= 2
 
-    def _probe(self, progress: Progress) -> None:
-        """Let a guard look; where all is well this is a good place, where it is not the run is back at the last one."""
-        job, guard, recipe = self.job, self.job.recipe.guard, self.job.recipe
-        between = guard.interval(recipe.cost * job.plan.batch_size) if guard else 0
-        if guard is None or progress.step % between:
+    def _between(self, guard: Guard) -> int:
+        """Steps between two looks of the guard."""
+        return guard.interval(self.job.recipe.cost * self.job.plan.batch_size)
+
+    def _probe(self, progress: Progress, guard: Guard) -> None:
+        """The guard looks: where all is well this is a good place, where it is not the run is back at the last one."""
+        job, recipe, between = self.job, self.job.recipe, self._between(guard)
+        if progress.step % between:
             return
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
         scale, before = (recipe.eps(max(0, s) / job.steps) for s in (progress.step, progress.step - between))
-        found = guard.probe(job.model, x, y, scaled(job.threat, scale), Rng.of(job.seed, rows).fold("guard"))
-        many, one = (self.forge.everybody(v) for v in found)
+        seen = guard.probe(job.model, x, y, scaled(job.threat, scale), Rng.of(job.seed, rows).fold("guard"))
+        many, one = together.from_first(seen, self.forge.shard)
         best = progress.probed if scale == before else 0.0  # within another budget, another accuracy is right
         why, now = guard.alarm((many, one), best), strengthened(recipe.inner, progress.strength + 1)
         able = now != strengthened(recipe.inner, progress.strength)
@@ -183,7 +228,9 @@ class _Run:
         at, good = progress.step, progress.good
         assert good is not None
         checkpoint.unpack(good, self.job.model, self.forge.optimizer, progress)
-        progress.events.append({"step": at, "why": why, "back_to": progress.step, **more})
+        event = {"why": why, "back_to": progress.step, **more}
+        progress.events.append({"step": at, **event})
+        self.log("back", at, progress.seconds, event)
         if self.job.watch:
             self.job.watch(progress.step, self.job.steps, f"back from step {at} to {progress.step}: {why}")
 
@@ -212,6 +259,7 @@ class _Run:
         first, second = ("robust", "clean") if job.recipe.hardens else ("clean", "robust")
         if (entry[first], entry[second]) > (before[first], before[second]):
             progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
+        self.log("epoch", progress.step, progress.seconds, {**entry, "best_epoch": progress.best_epoch})
         if job.watch:
             words = f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows"
             job.watch(progress.step, job.steps, words)
@@ -241,40 +289,3 @@ def _patience_is_over(job: Job, progress: Progress) -> bool:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-@contextmanager
-def _asked_to_stop() -> Generator[Callable[[], bool]]:
-    """Inside, Ctrl-C and SIGTERM only ask to stop, so that no step is cut in two; a second Ctrl-C does cut."""
-    asked: list[int] = []
-
-    def ask(number: int, _frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _dropout(model: nn.Module, share: float) -> Generator[None]:
-    """Dropout before the last linear layer while the model trains, without a change to the network."""
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if share and not linear:
-        raise InputError("Dropout goes before the last linear layer, and the model has none: set dropout to 0.")
-
-    def drop(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (nn.functional.dropout(args[0], share, training=module.training), *args[1:])
-
-    handle = linear[-1].register_forward_pre_hook(drop) if share else None
-    try:
-        yield
-    finally:
-        if handle:
-            handle.remove()

@@ -8,7 +8,7 @@ from typing import Protocol, final, runtime_checkable
 import torch
 from torch import nn
 
-from adamant.adversary import Attack
+from adamant.adversary import Attack, Composite
 from adamant.attacks.apgd import APGD
 from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
@@ -80,7 +80,7 @@ class Plan:
     probe: float = 0.0  # the share of the run that trains the last linear layer alone (Kumar et al., arXiv:2202.10054)
     # The best checkpoint is the one that stands best on validation rows against this attack; None: a margin-driven one
     # that fits the threat model, as cross-entropy alone mis-ranks checkpoints.
-    select: Attack | None = None
+    select: Attack | Composite | None = None
     select_rows: int = 512
     patience: int | None = None  # stop after so many epochs without a better checkpoint
     save_every: float = 30.0  # seconds between checkpoints, beside the one after every epoch
@@ -98,13 +98,15 @@ class Plan:
             raise InputError(
                 f"The training set has {rows} rows, fewer than one batch of {self.own_rows}: lower --batch-size."
             )
+        if self.select_rows < 1:
+            raise InputError(f"The best epoch is chosen on at least one validation row, got {self.select_rows}.")
         for name in ("dropout", "extra", "probe"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name.capitalize()} is a share from 0 to below 1, got {getattr(self, name)}.")
         if self.clip is not None and not self.clip > 0:
             raise InputError(f"Clip is the longest gradient that a step follows, above 0, got {self.clip}.")
 
-    def selector(self, threat: Projectable) -> Attack:
+    def selector(self, threat: Projectable) -> Attack | Composite:
         """The attack that the best checkpoint is chosen by."""
         if self.select is not None:
             return self.select

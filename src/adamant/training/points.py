@@ -8,13 +8,12 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits, Scores
 from adamant.calling import Caller, unwrapped
 from adamant.errors import InputError
 from adamant.random import Rng
-from adamant.shards import Shard
 from adamant.threats import Normed, Projectable
 from adamant.training.inner import Batch, Memory
 
@@ -60,16 +59,5 @@ def normed(threat: Projectable, who: object) -> Projectable:
 
 
 def remember(memory: Memory, name: str, places: Tensor, values: Tensor) -> None:
-    """Write rows of a memory; those of all processes, so that every one of them knows all rows."""
-    shard = Shard.here()
-    if shard.world > 1:
-        places, values = _everywhere(places, shard), _everywhere(values, shard)
+    """Write rows of a memory; what other processes write reaches this one after the step."""
     memory[name][places] = values.detach()
-
-
-def _everywhere(own: Tensor, shard: Shard) -> Tensor:
-    """The rows of all processes; each has as many."""
-    held = own.detach().cpu().contiguous()
-    parts = [torch.empty_like(held) for _ in range(shard.world)]
-    distributed.all_gather(parts, held)
-    return torch.cat(parts).to(own.device)

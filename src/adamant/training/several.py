@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from adamant._types import Inputs
 from adamant.access import Look, Sight
@@ -18,7 +18,6 @@ from adamant.desk import Problem
 from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy, Loss
-from adamant.shards import Shard
 from adamant.threats import Projectable
 from adamant.training.inner import Batch, Growing, Inner, Memory, scaled
 
@@ -90,9 +89,6 @@ class ByError:
         views = self.parts[which](model, batch, threat, memory)
         with torch.no_grad():
             wrong = (model(views[self.view]).argmax(1) != batch.y).double().mean().cpu()
-        if Shard.here().world > 1 and distributed.is_initialized():
-            distributed.all_reduce(wrong)
-            wrong = wrong / Shard.here().world
         errors = errors.clone()
         errors[which] = self.keep * errors[which] + (1 - self.keep) * wrong
         memory["errors"] = errors

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, final
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adamant._types import Inputs, Labels
-from adamant.calling import Settings, untouched
+from adamant.calling import Caller, Settings, untouched
 from adamant.errors import InputError
+from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed
 from adamant.shards import Shard
 from adamant.threats import Projectable
-from adamant.training import average, weights
+from adamant.training import average, together, weights
 from adamant.training.augment import Mixing
 from adamant.training.checkpoint import Progress
 from adamant.training.inner import Batch, Growing, Inner, Labelless, Learner, parts_of, scaled
+from adamant.training.log import Reader
 from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
+from adamant.training.still import still
 
 
 class Labelled(Protocol):
@@ -55,6 +57,7 @@ class Job:
     folder: Path | None = None  # where the checkpoint goes; nowhere without
     resume: bool = False
     watch: Callable[[int, int, str], None] | None = field(default=None, compare=False, repr=False)  # step, steps, words
+    readers: tuple[Reader, ...] = field(default=(), compare=False, repr=False)  # of the log, as it is written
 
     @property
     def per_epoch(self) -> int:
@@ -113,6 +116,7 @@ class Forge:
     asked: nn.Module  # by the attack: the model itself, never the wrapper of several processes
     optimizer: torch.optim.Optimizer
     shard: Shard
+    classes: int
 
     @staticmethod
     def of(job: Job, shard: Shard) -> Forge:
@@ -131,25 +135,25 @@ class Forge:
             raise InputError(
                 f"{job.recipe.name} bounds layer by layer, which a compiled model hides: set compile to False."
             )
+        classes = _classes(job)
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = plan.optimizer.build(model, plan.l2)
-        asked = cast(nn.Module, torch.compile(model)) if plan.compile else model
+        asked = _compiled(job, plan.batch_size // shard.world) if plan.compile else model
         objective: nn.Module = Objective(asked, job)
         if shard.world > 1:
             shard.join()
-            # Statistics of batches stay each process's own: the first one's would overwrite them at every forward.
-            objective = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
-        return Forge(job, objective, asked, optimizer, shard)
+            objective = nn.parallel.DistributedDataParallel(objective)
+        return Forge(job, objective, asked, optimizer, shard, classes)
 
     def step(self, progress: Progress) -> float:
         """One step of the run; the loss is returned, and where it is no number nothing has changed."""
         job, model, step = self.job, self.job.model, progress.step
         recipe, plan, done = job.recipe, job.plan, step / job.steps
-        inner = strengthened(recipe.inner, progress.strength)
+        inner, seed = strengthened(recipe.inner, progress.strength), self._seed(step)
         batch, soft = self.draw(step)
-        threat = scaled(job.threat, batch.scale)
-        with untouched(self.asked, seed=blend(job.seed, step), training=recipe.attack_in_training_mode):
+        threat, remembered = scaled(job.threat, batch.scale), together.versions(progress.memory)
+        with untouched(self.asked, seed=seed, training=recipe.attack_in_training_mode):
             views = {"clean": batch.x, **inner(self.asked, batch, threat, progress.memory)}
         for group in self.optimizer.param_groups:
             group["lr"] = plan.optimizer.rate * plan.shape(done) * progress.rate
@@ -158,12 +162,12 @@ class Forge:
         views = {k: v.detach().requires_grad_() if k in sloped else v for k, v in views.items()}
 
         def backward() -> float:
-            with sealed(blend(job.seed, step)):
+            with sealed(seed):
                 self.optimizer.zero_grad(set_to_none=True)
                 loss = self.objective(views, batch.y, soft, threat, batch.rng, done)
                 loss.backward()
             if done < plan.probe:
-                for module in still:
+                for module in quiet:
                     for p in module.parameters(recurse=False):
                         p.grad = None
             return float(loss.detach())
@@ -177,23 +181,25 @@ class Forge:
             return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
         model.train()
-        still = _still(model, plan, done)
-        for module in still:
+        quiet = still(model, plan, done)
+        for module in quiet:
             module.training = False
         offset = recipe.weights.offset(model, gradients, done) if recipe.weights else {}
         for v in views.values():
             v.grad = None
         with weights.moved(model, offset):
-            loss = self.everybody(backward())
-        if not math.isfinite(loss):
-            return loss
+            loss = together.mean(backward(), self.shard)
+        if not (math.isfinite(loss) and together.finite(p.grad for p in model.parameters() if p.grad is not None)):
+            return math.nan
         if plan.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
         self.optimizer.step()
         for part in learners:
             gradient = views[part.learns].grad
             assert gradient is not None
-            part.learn(batch, gradient, threat, progress.memory)
+            part.learn(batch, gradient / self.shard.world, threat, progress.memory)
+        together.level(model, self.shard)
+        self._exchange(step)(progress.memory, remembered)
         if recipe.average:
             average.update(recipe.average, progress.mean, model, step, job.steps)
         return loss
@@ -201,8 +207,9 @@ class Forge:
     def draw(self, step: int) -> tuple[Batch, Tensor | None]:
         """This process's rows of a step, augmented, with their labels as probabilities where they were mixed."""
         job, plan, done = self.job, self.job.plan, step / self.job.steps
-        rows = rows_of(job, step)
-        rows = rows[self.shard.rank :: self.shard.world]
+        rows, mine = rows_of(job, step), slice(self.shard.rank, None, self.shard.world)
+        mixes = any(isinstance(change, Mixing) for change in plan.augment)  # across the batch, so on all of it
+        rows = rows if mixes else rows[mine]
         x, y = placed(job, rows)
         settings = Settings(lanes=1, autocast=plan.autocast, channels_last=plan.channels_last)
         rng = Rng.of(job.seed, rows).to(x.device).fold("step").fold(step)
@@ -211,24 +218,48 @@ class Forge:
         soft: Tensor | None = None
         for i, change in enumerate(plan.augment):
             if isinstance(change, Mixing):
-                classes = int(max(job.data.y.max(), y.max())) + 1
-                soft = F.one_hot(y, classes).to(x.dtype) if soft is None else soft
+                soft = F.one_hot(y, self.classes).to(x.dtype) if soft is None else soft
                 x, soft = change.mix(x, soft, fresh.fold(i))
-                y = soft.argmax(1)
             else:
                 x = change(x, fresh.fold(i))
+        if soft is not None:
+            x, soft, rows, rng = x[mine], soft[mine], rows[mine], Rng(rng.key[mine])
+            y = soft.argmax(1)
         common = Rng.of(job.seed, 1).fold("common").fold(step)
         scale = job.recipe.eps(done)
         batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=scale, settings=settings, common=common)
         return batch, soft
 
-    def everybody(self, loss: float) -> float:
-        """The mean over the processes, so that all of them decide alike."""
-        if self.shard.world == 1:
-            return loss
-        whole = torch.tensor([loss], dtype=torch.float64)
-        distributed.all_reduce(whole)
-        return float(whole) / self.shard.world
+    def _seed(self, step: int) -> int:
+        """Of torch's own generators, in this step and process."""
+        seed = blend(self.job.seed, step)
+        return blend(seed, self.shard.rank) if self.shard.rank else seed
+
+    def _exchange(self, step: int) -> together.Exchange:
+        return together.Exchange(rows_of(self.job, step), rows_in(self.job), self.shard)
+
+
+def _classes(job: Job) -> int:
+    """How many the model knows; raises InputError for labels that it does not."""
+    x = job.data.x[:2].to(next(job.model.parameters()).device)
+    with untouched(job.model), torch.no_grad():
+        classes = Caller(job.model, Settings(lanes=1))(x).shape[1]
+    for rows in (job.data, job.validation, *((job.extra,) if job.extra else ())):
+        Untargeted(rows.y[rows.y >= 0] if rows is job.extra else rows.y).check(classes)
+    return classes
+
+
+def _compiled(job: Job, rows: int) -> nn.Module:
+    """The model as one graph, tried as an attack asks it; raises InputError where there is no compiler, or no graph."""
+    z = job.data.x[:rows].to(next(job.model.parameters()).device).detach().clone().requires_grad_()
+    try:
+        asked = cast(nn.Module, torch.compile(job.model))
+        with untouched(job.model):
+            torch.autograd.grad(asked(z).sum(), z)
+    except Exception as error:
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"The model cannot be compiled here ({why[:200]}): train without compile.") from error
+    return asked
 
 
 def _check_labels(job: Job) -> None:
@@ -271,6 +302,11 @@ def rows_of(job: Job, step: int) -> Tensor:
     return torch.cat([rows, len(job.data.y) + drawn])
 
 
+def rows_in(job: Job) -> int:
+    """Rows to learn from, with the extra ones."""
+    return len(job.data.y) + (len(job.extra.y) if job.extra else 0)
+
+
 def placed(job: Job, rows: Tensor) -> tuple[Inputs, Labels]:
     """Inputs and labels of these rows, where the model is."""
     device = next(job.model.parameters()).device
@@ -280,37 +316,3 @@ def placed(job: Job, rows: Tensor) -> tuple[Inputs, Labels]:
     own, more = rows[rows < n], rows[rows >= n] - n
     x, y = torch.cat([job.data.x[own], job.extra.x[more]]), torch.cat([job.data.y[own], job.extra.y[more]])
     return x.to(device), y.to(device)
-
-
-def _still(model: nn.Module, plan: Plan, done: float) -> list[nn.Module]:
-    """The modules that do not learn at this point: those that the plan names, and all but the last while it probes."""
-    if done < plan.probe:
-        last = [m for m in model.modules() if isinstance(m, nn.Linear)]
-        if not last:
-            raise InputError("Only the last linear layer learns at first, and the model has none: set probe to 0.")
-        return [m for m in model.modules() if m is not last[-1]]
-    return [m for name, m in model.named_modules() if named(name, plan.freeze)]
-
-
-def named(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a module or parameter, or what it is in, fits one of the patterns."""
-    parts = name.split(".")
-    inside = [".".join(parts[:i]) for i in range(1, len(parts) + 1)]
-    return any(fnmatch.fnmatchcase(one, pattern) for pattern in patterns for one in inside)
-
-
-@contextmanager
-def frozen(job: Job) -> Generator[None]:
-    """Inside, the parameters that the plan names take no gradient; raises InputError for a pattern that names none."""
-    names = [name for name, _ in job.model.named_parameters()]
-    for pattern in job.plan.freeze:
-        if not any(named(name, (pattern,)) for name in names):
-            raise InputError(f"Nothing in the model is named {pattern!r}: it has {', '.join(names[:8])} ...")
-    held = [p for name, p in job.model.named_parameters() if p.requires_grad and named(name, job.plan.freeze)]
-    for p in held:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in held:
-            p.requires_grad_(True)
