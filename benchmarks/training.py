@@ -56,7 +56,7 @@ CASES = {
         network="threshold-cnn",
         threat=am.Linf(0.3),
         recipe=_tough(4, 0.45),
-        plan=Plan(epochs=10, batch_size=128, optimizer=Adam(2e-3)),
+        plan=Plan(epochs=12, batch_size=128, optimizer=Adam(2e-3), augment=(Crop(1),)),
     ),
     "fashion": Case(
         data="fashion_mnist",

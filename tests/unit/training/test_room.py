@@ -192,8 +192,10 @@ def test_resuming_after_a_return_is_bit_for_bit(stop, tmp_path) -> None:
 def test_a_collapse_makes_the_attack_stronger_and_is_resumed(tmp_path) -> None:
     @dataclass(frozen=True)
     class Alarm:
-        every: int = 4
         rows: int = 16
+
+        def interval(self, cost):
+            return 4
 
         def probe(self, model, x, y, threat, rng):
             return (float((model.head.weight.detach() - Net().head.weight.detach()).norm()), 0.0)
@@ -401,9 +403,10 @@ def test_a_pool_remembers_extra_rows_too(tmp_path) -> None:
         ({"validation": Labelled(VALID.x * 9, VALID.y)}, "outside the box"),
         ({"validation": Labelled(VALID.x[:0], VALID.y[:0])}, "no validation rows"),
         ({"data": Labelled(TRAIN.x, TRAIN.y[:-1])}, "must be alike and labelled"),
-        ({"data": Labelled(TRAIN.x, TRAIN.y - 1)}, "outside 0..9"),
+        ({"data": Labelled(TRAIN.x, TRAIN.y - 1)}, "belong to the extra rows"),
+        ({"data": Labelled(TRAIN.x, TRAIN.y + 1)}, "outside 0..9"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_rows_that_do_not_fit_are_refused_before_the_first_step(settings, said) -> None:
     steps = []

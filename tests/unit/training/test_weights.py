@@ -150,7 +150,8 @@ def test_they_combine_with_every_recipe(make, weights, monkeypatch) -> None:
         part.refresh(model.eval(), given.data.x, given.data.y, EPS, Rng.of(0, 16), progress.memory)
     forge.step(progress)
     assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
-    assert int(model[2].num_batches_tracked) == len(recipe.views)
+    asked = 1 if recipe.joint else len(recipe.views) + (recipe.name == "gradalign")  # which looks beside the input, too
+    assert int(model[2].num_batches_tracked) == asked
     plain = replace(make(), weights=None)
     assert recipe.cost - plain.cost == plain.cost - plain.inner.cost
 
