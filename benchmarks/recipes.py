@@ -22,8 +22,9 @@ from adamant.adversary import Status
 from adamant.engine import run
 from adamant.evaluation import QUICK
 from adamant.goals import Untargeted
-from adamant.models import build
+from adamant.models import Architecture, build, save_model
 from adamant.training import Adam, Job, Plan, fit, recipes
+from adamant.training.teacher import Teacher
 
 THREATS = {"Linf": am.Linf(0.15), "L2": am.L2(0.7), "L1": am.L1(3.0)}
 PLAN = Plan(epochs=40, batch_size=64, optimizer=Adam(3e-3))
@@ -68,9 +69,25 @@ def trained(make: Callable[..., am.Recipe], settings: dict[str, Any], seed: int,
     }  # fmt: skip
 
 
-def settings_of(name: str, teacher: Path) -> dict[str, Any] | None:
-    """What a recipe must be told; None where nothing it is told makes it comparable here."""
-    return {"distilled": {"teacher": str(teacher)}}.get(name, {})
+def settings_of(name: str, folder: Path) -> dict[str, Any]:
+    """What a recipe must be told: the budgets of this page, and a teacher."""
+    if name in ("average", "maximum", "msd", "one_norm_per_batch"):
+        return {"threats": tuple(THREATS.values())}
+    if name in ("eat", "ramp"):
+        return {"threats": (THREATS["Linf"], THREATS["L1"])}
+    return {"teacher": taught(folder)} if name == "distilled" else {}
+
+
+def taught(folder: Path) -> Teacher:
+    """A robust network of the same kind, hardened by `madry` from another seed."""
+    path = folder / "teacher.safetensors"
+    if not path.is_file():
+        data, held = am.load_data("digits", split="train"), am.load_data("digits", split="val")
+        model = build("cnn", shape=(1, 8, 8), classes=10, seed=99)
+        fit(Job(model=model, data=data, validation=held, threat=THREATS["Linf"], recipe=recipes.madry(), plan=PLAN))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(model, path, architecture=Architecture(name="zoo:cnn", shape=(1, 8, 8), classes=10))
+    return Teacher(str(path))
 
 
 def line(name: str, found: list[dict[str, float]]) -> str:
@@ -100,9 +117,7 @@ def main() -> None:
         name = make.__name__
         if args.only and name not in args.only:
             continue
-        settings = settings_of(name, args.kept.parent / "teacher.safetensors")
-        if settings is None:
-            continue
+        settings = settings_of(name, args.kept.parent)
         found: list[dict[str, float]] = []
         for seed in args.seeds:
             key = f"{name} {seed}"
