@@ -1,6 +1,6 @@
 """Hardening the same network on the same rows with ours, ART's trainers, and torchattacks in a loop: who gets further.
 
-All train `zoo:cnn` from the same weights on the first --train rows of MNIST against Linf 0.3, for the same epochs, with
+All train `zoo:cnn` from the same weights on the first --train rows of MNIST against Linf 0.1, for the same epochs, with
 Adam at 0.001, and the last weights are what is judged: with `standard_v1`, on the first --rows test rows. ART's
 `AdversarialTrainerFBFPyTorch` and ours are also compared on a network with batch norm and dropout, where it shows that
 ART's leaves the network in eval mode for the whole training: the statistics of its batches are never gathered.
@@ -24,13 +24,16 @@ from adamant.models import build
 from adamant.training import Adam, Job, Plan, fit
 from adamant.training.knobs import Constant
 
-EPS, RATE = 0.3, 1e-3
-STEPS, STEP = 7, 0.1  # of the inner attack, in units of the input
+EPS, RATE = 0.1, 1e-3
+STEPS, STEP = 7, 0.03  # of the inner attack, in units of the input
 
 
-def by_adamant(model: nn.Module, train: am.DataSet, epochs: int, recipe: am.Recipe) -> None:
-    """Our own loop; validation is cut down to a single row, as the others have none."""
-    plan = Plan(epochs=epochs, batch_size=128, optimizer=Adam(RATE), shape=Constant(), select_rows=1)
+def by_adamant(model: nn.Module, train: am.DataSet, epochs: int, recipe: am.Recipe, *, low: bool = False) -> None:
+    """Our own loop; validation is cut down to a single row, as the others have none. `low`: passes in bfloat16."""
+    plan = Plan(
+        epochs=epochs, batch_size=128, optimizer=Adam(RATE), shape=Constant(), select_rows=1, autocast=low,
+        channels_last=low,
+    )  # fmt: skip
     one = train.take(torch.arange(1))
     job = Job(model=model, data=train, validation=one, threat=am.Linf(EPS), recipe=recipe, plan=plan)
     last: dict[str, Tensor] = {}
@@ -115,11 +118,18 @@ def main() -> None:
     heading(f"Linf {EPS}, {args.train} rows of MNIST, {args.epochs} epochs, batches of 128, one thread, seed 0")
     train = am.load_data("mnist", split="train", limit=args.train, data_dir=args.data_dir)
     test = am.load_data("mnist", split="test", limit=args.rows, data_dir=args.data_dir)
+    kl = am.PGD(steps=STEPS, rate=STEP / EPS, start=am.attacks.starts.Near(), loss=am.losses.KL())
     many, one = am.PGD(steps=STEPS, rate=STEP / EPS), am.PGD(steps=1, rate=1.25)
     first = build("cnn", shape=(1, 28, 28), classes=10, seed=0)
     e = args.epochs
     contestants: dict[str, tuple[nn.Module, Callable[[nn.Module], None]]] = {
         f"adamant madry, PGD-{STEPS}": (first, lambda m: by_adamant(m, train, e, am.recipes.madry(attack=many))),
+        f"adamant madry, PGD-{STEPS}, bfloat16": (
+            first, lambda m: by_adamant(m, train, e, am.recipes.madry(attack=many), low=True),
+        ),
+        f"adamant trades, PGD-{STEPS}, bfloat16": (
+            first, lambda m: by_adamant(m, train, e, am.recipes.trades(attack=kl), low=True),
+        ),
         f"torchattacks PGD-{STEPS} in a loop": (first, lambda m: by_torchattacks(m, train, e, STEPS)),
         f"ART AdversarialTrainer, PGD-{STEPS}": (first, lambda m: by_art(m, train, e, "madry")),
         "batch norm: adamant madry, one step": (
