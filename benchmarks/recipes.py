@@ -27,7 +27,7 @@ from adamant.training import Adam, Job, Plan, fit, recipes
 from adamant.training.teacher import Teacher
 
 THREATS = {"Linf": am.Linf(0.15), "L2": am.L2(0.7), "L1": am.L1(3.0)}
-PLAN = Plan(epochs=40, batch_size=64, optimizer=Adam(3e-3))
+PLAN = Plan(epochs=30, batch_size=64, optimizer=Adam(3e-3), select_rows=100)
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 HEAD = """# The recipes, side by side
 
