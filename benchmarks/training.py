@@ -22,6 +22,7 @@ from common import arguments, heading
 from torch import nn
 
 import adamant as am
+from adamant.bounds import initialise_for_bounds, margins, surest
 from adamant.engine import run
 from adamant.evaluation import STANDARD, STRICT, Order, audit
 from adamant.goals import Untargeted
@@ -57,6 +58,16 @@ CASES = {
         threat=am.Linf(0.3),
         recipe=_tough(4, 0.45),
         plan=Plan(epochs=12, batch_size=128, optimizer=Adam(2e-3), augment=(Crop(1),)),
+    ),
+    "mnist-bounds": Case(
+        data="mnist",
+        network="threshold-cnn",
+        threat=am.Linf(0.3),
+        recipe=am.recipes.ibp(kappa=Ramp(until=0.55, low=1.0, high=0.3), eps=Ramp(until=0.55, high=1.2)),
+        plan=Plan(
+            epochs=14, batch_size=128, optimizer=Adam(2e-3), shape=OneCycle(peak=0.5, low=0.5), clip=10.0,
+            augment=(Crop(1),),
+        ),
     ),
     "fashion": Case(
         data="fashion_mnist",
@@ -107,6 +118,8 @@ def train(case: Case, args: Any, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     if args.epochs:
         plan = replace(plan, epochs=args.epochs)
     model = build(case.network, shape=tuple(data.x.shape[1:]), classes=len(data.classes), seed=seed).to(args.device)
+    if case.recipe.name in ("ibp", "crown_ibp"):
+        initialise_for_bounds(model)
     cpu, wall = time.process_time(), time.perf_counter()
     course: list[dict[str, float]] = []
 
@@ -160,6 +173,13 @@ def judge(model: nn.Module, case: Case, args: Any, seed: int) -> dict[str, Any]:
         stands = run(attack, asked, some.x, goal, case.threat).robust_accuracy
         found[name] = stands
         print(f"  {name}: {stands:.2%} of {len(some)} test rows stand, of those that were right", flush=True)
+    if case.recipe.name in ("ibp", "crown_ibp", "mtl_ibp"):
+        held = sum(
+            int((surest(margins(model, x, y, case.threat), y) > 1e-5).sum())
+            for x, y in zip(test.x.split(500), test.y.split(500), strict=True)
+        )
+        found["held by interval bounds"] = held / len(test)
+        print(f"  held by interval bounds: {held / len(test):.2%} of {len(test)} test rows", flush=True)
     return found
 
 

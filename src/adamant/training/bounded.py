@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adamant._types import Scores
+from adamant._types import Inputs, Labels, Mask, Scores
 from adamant.bounds import Bound, Bounded, Intervals, Lines, Region
-from adamant.bounds.margins import bounded
+from adamant.bounds.margins import bounded, margins, surest
 from adamant.errors import InputError
+from adamant.threats import Projectable
 from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import Outer, Views, wide
 
@@ -50,9 +51,13 @@ class Guarantee:
         views.know(self.point, out.point)
         part = self.by(views.done) if self.toward else 0.0
         parts = [(1 - part, self.bound), (part, self.toward)]
-        margins = sum(share * bound(out, views.label) for share, bound in parts if bound and share)
-        assert isinstance(margins, Tensor)
-        return F.cross_entropy(wide(-margins), views.label, reduction="none")
+        least = sum(share * bound(out, views.label) for share, bound in parts if bound and share)
+        assert isinstance(least, Tensor)
+        return F.cross_entropy(wide(-least), views.label, reduction="none")
+
+    def holds(self, model: nn.Module, x: Inputs, label: Labels, threat: Projectable) -> Mask:
+        """The rows whose margins are above zero by more than rounding could make of it."""
+        return surest(margins(model, x, label, threat, bound=self.bound), label) > 1e-5
 
     def _region(self, views: Views) -> Region:
         middle, threat = views.inputs[self.around].detach(), views.threat

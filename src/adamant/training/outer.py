@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adamant._types import Inputs, Labels, Logits, Scores
+from adamant._types import Inputs, Labels, Logits, Mask, Scores
 from adamant.random import Rng
 from adamant.threats import Projectable
 from adamant.training.knobs import Constant, Knob
@@ -128,6 +128,15 @@ class Layered(Protocol):
     """A term that sees the layers of the model one by one, which a compiled model does not show."""
 
     layered: ClassVar[bool]
+
+
+@runtime_checkable
+class Sure(Protocol):
+    """A term that can say which rows no member of the threat model changes."""
+
+    def holds(self, model: nn.Module, x: Inputs, label: Labels, threat: Projectable) -> Mask:
+        """Which rows hold; the model is asked in eval mode."""
+        ...
 
 
 def leaves(outer: Outer) -> Iterator[Outer]:

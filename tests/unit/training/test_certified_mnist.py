@@ -16,8 +16,7 @@ from adamant.threats import Linf
 from adamant.training import Adam, Job, Plan, fit, recipes
 from adamant.training.knobs import OneCycle, Ramp
 
-SHARED = Path(__file__).parents[3].parent / "shared"
-DATA = Path(os.environ.get("ADAMANT_DATA_DIR", SHARED / "data"))
+DATA = Path(os.environ.get("ADAMANT_DATA_DIR", "."))
 
 
 @pytest.mark.slow
