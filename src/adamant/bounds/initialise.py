@@ -16,8 +16,8 @@ def initialise_for_bounds(model: nn.Module, seed: int = 0) -> None:
     """Normal weights of deviation sqrt(2 pi) / fan-in, zero biases (Shi et al., 2021, arXiv:2103.17268), in place.
 
     Then intervals keep their width from layer to layer of a ReLU network at first, instead of growing with each.
-    Convolutions and dense layers change, keyed by the seed and their names; the rest of the model stays, and layers that
-    say themselves how they begin.
+    Convolutions and dense layers change, keyed by the seed and their names; the rest of the model stays, and so do
+    layers that say themselves how they begin.
     """
     for name, module in model.named_modules():
         if isinstance(module, Preset):

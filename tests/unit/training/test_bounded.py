@@ -205,6 +205,21 @@ def test_bounds_hold_few_rows_after_ordinary_training() -> None:
     assert trained(recipes.standard())[2] < 0.05
 
 
+def test_a_recipe_that_attacks_nothing_is_chosen_by_what_its_bound_holds() -> None:
+    some = HELD.take(torch.arange(100))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    initialise_for_bounds(model)
+    job = Job(
+        model=model, data=DIGITS, validation=some, threat=EPS, recipe=recipes.ibp(), plan=replace(PLAN, select=None)
+    )  # fmt: skip
+    report = fit(job)
+    best = report.epochs[report.best_epoch - 1]
+    held = surest(margins(model, some.x, some.y, EPS), some.y) > 1e-5
+    assert best["robust"] == pytest.approx(float(held.double().mean()))
+    assert best["robust"] == max(e["robust"] for e in report.epochs) > 0.2
+    assert best["clean"] == pytest.approx(float((model(some.x).argmax(1) == some.y).double().mean()))
+
+
 def test_with_batch_normalisation() -> None:
     _, clean, held = trained(recipes.ibp(), norm=True)
     assert clean > 0.85
