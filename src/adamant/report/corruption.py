@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adamant.files import write_whole
 from adamant.report import figures, words
 from adamant.report.gallery import as_picture
-from adamant.report.page import resource
+from adamant.report.page import resource, templates
 
 Shown = tuple[str, Sequence[npt.NDArray[np.float32]]]  # a kind and its pictures (h, w, 1 or 3), one per column
 
@@ -37,22 +36,20 @@ def write_corruption_page(out: Path, result: Mapping[str, Any], columns: Sequenc
         (kind, [as_picture(c, f"One input, {kind}, {c}.", p) for c, p in zip(columns, pictures, strict=True)])
         for kind, pictures in shown
     ]
-    environment = Environment(
-        loader=PackageLoader("adamant.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    filters: dict[str, Any] = {"share": words.share, "interval": words.interval, "whole": words.whole}
-    environment.filters.update(filters)
-    page = environment.get_template("corruption.html").render(
-        title=f"Common corruptions: {result['name']}",
-        style=Markup(resource("page.css")),
-        result=result,
-        severities=severities,
-        mean=mean,
-        worst=worst,
-        drawing=figures.severities(accuracy, mean, result["clean"]["accuracy"], name="severity", alt=alt),
-        columns=columns,
-        lines=lines,
+    page = (
+        templates()
+        .get_template("corruption.html")
+        .render(
+            title=f"Common corruptions: {result['name']}",
+            style=Markup(resource("page.css")),
+            result=result,
+            severities=severities,
+            mean=mean,
+            worst=worst,
+            drawing=figures.severities(accuracy, mean, result["clean"]["accuracy"], name="severity", alt=alt),
+            columns=columns,
+            lines=lines,
+        )
     )
     write_whole(out, page)
     return out

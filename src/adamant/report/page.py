@@ -95,7 +95,7 @@ def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: st
     script = resource("copy.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        _templates()
+        templates()
         .get_template("page.html")
         .render(
             title=title or _title(models, lessons),
@@ -113,7 +113,8 @@ def _render(models: tuple[Audited, ...], lessons: tuple[Trained, ...], title: st
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The templates of all pages, with what they may call."""
     environment = Environment(
         loader=PackageLoader("adamant.report"),
         autoescape=True,

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adamant.files import write_whole
 from adamant.report import figures, words
-from adamant.report.page import resource
+from adamant.report.page import resource, templates
 
 
 def write_tuning_page(out: Path, result: Mapping[str, Any]) -> Path:
@@ -23,19 +22,17 @@ def write_tuning_page(out: Path, result: Mapping[str, Any]) -> Path:
         f"{t['label']}, clean {words.share(t['clean']['accuracy'])}, robust {words.share(t['robust']['accuracy'])}"
         for t in best
     )
-    environment = Environment(
-        loader=PackageLoader("adamant.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    filters: dict[str, Any] = {"share": words.share, "interval": words.interval, "whole": words.whole}
-    environment.filters.update({**filters, "duration": words.duration})
-    page = environment.get_template("tuning.html").render(
-        title=f"What robustness costs: {result['name']}",
-        style=Markup(resource("page.css")),
-        result=result,
-        taken=taken,
-        best=best,
-        drawing=figures.frontier(trials, name="frontier", alt=alt),
+    page = (
+        templates()
+        .get_template("tuning.html")
+        .render(
+            title=f"What robustness costs: {result['name']}",
+            style=Markup(resource("page.css")),
+            result=result,
+            taken=taken,
+            best=best,
+            drawing=figures.frontier(trials, name="frontier", alt=alt),
+        )
     )
     write_whole(out, page)
     return out
