@@ -37,7 +37,7 @@ which were meant for other data. Robust is against `Linf(0.15)`, union against t
 by `quick_v1`; the mean over the seeds and, in brackets, the least and the most. Cost is in forward passes per row and
 step (ordinary training: 3); seconds are CPU seconds of one training, one thread. With 359 rows the 95 % interval of a
 share near 60 % is 5 points each way, so neighbours in this table are not told apart: it shows what each recipe is for,
-not which is best on your data.
+not which is best on your data. `free` replays each batch eight times, so its epochs hold eight times the updates.
 
 | recipe | clean | robust | union | cost | seconds |
 |---|---:|---:|---:|---:|---:|
@@ -129,6 +129,11 @@ def main() -> None:
             found.append(kept[key])
         page += line(name, found)
         print(line(name, found), end="", flush=True)
+    page += "\n## What each minimises\n\nThe mean over the rows of a batch, views made by the attack of the recipe.\n\n"
+    for make in recipes.CATALOGUE:
+        recipe = make(**settings_of(make.__name__, args.kept.parent))
+        about = " ".join((make.__doc__ or "").split())
+        page += f"- **{recipe.name}**: `{recipe.outer}`. {about} {recipe.source}.\n"
     if not args.quick and not args.only:
         PAGE.write_text(page)
 

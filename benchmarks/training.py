@@ -172,7 +172,7 @@ def judge(model: nn.Module, case: Case, args: Any, seed: int) -> dict[str, Any]:
     for name, (asked, attack) in others.items():
         stands = run(attack, asked, some.x, goal, case.threat).robust_accuracy
         found[name] = stands
-        print(f"  {name}: {stands:.2%} of {len(some)} test rows stand, of those that were right", flush=True)
+        print(f"  {name}: {stands:.2%} of {len(some)} test rows stand", flush=True)
     if case.recipe.name in ("ibp", "crown_ibp", "mtl_ibp"):
         held = sum(
             int((surest(margins(model, x, y, case.threat), y) > 1e-5).sum())
