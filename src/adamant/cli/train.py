@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from adamant import runs
+from adamant.bounds import initialise_for_bounds
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one
 from adamant.data import DataSet, load_data
@@ -20,6 +21,7 @@ from adamant.training import Job, Plan, Report, fit, to_mlflow, to_tensorboard
 from adamant.training.fit import check
 from adamant.training.forecast import forecast
 from adamant.training.log import Reader
+from adamant.training.outer import Layered, leaves
 from adamant.values import brief
 
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")
@@ -92,6 +94,8 @@ class Train(Source):
         raw, data = self.load()
         validation = load_data(str(self.data), split="val", data_dir=self.data_dir)
         extra = load_data(self.extra_data, split=self.split, data_dir=self.data_dir) if self.extra_data else None
+        if str(self.model).startswith("zoo:") and any(isinstance(leaf, Layered) for leaf in leaves(recipe.outer)):
+            initialise_for_bounds(raw, self.seed)  # the weights of ordinary training bound nothing
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         me = self if shard.first else replace(self, quiet=True)
         job = Job(

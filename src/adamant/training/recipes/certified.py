@@ -23,6 +23,7 @@ def ibp(
 ) -> Recipe:
     """kappa x clean loss + the rest x loss at the worst logits by interval bounds (Gowal et al., 2018).
 
+    Begin with `bounds.initialise_for_bounds(model)`, as the command line does, and cut long gradients, `clip=10.0`.
     A model on this way for 0.3 is often trained for more: eps=Ramp(until=0.5, high=1.2).
     """
     return Recipe(
