@@ -189,4 +189,6 @@ def command_line() -> str:
     """The command that started this process, as one would type it."""
     import shlex
 
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0])
+    own = name.name in ("__main__.py", "main.py") and "adamant" in name.parts  # python -m adamant
+    return shlex.join(["adamant" if own else name.name, *sys.argv[1:]])

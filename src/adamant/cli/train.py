@@ -18,7 +18,7 @@ from adamant.files import make_folder
 from adamant.models import Architecture, as_logits, save_model
 from adamant.shards import Shard
 from adamant.training import Job, Plan, Report, fit, to_mlflow, to_tensorboard
-from adamant.training.fit import check
+from adamant.training.fit import check, surety
 from adamant.training.forecast import forecast
 from adamant.training.log import Reader
 from adamant.training.outer import Layered, leaves
@@ -151,10 +151,11 @@ class Train(Source):
             self.console.print(
                 f"At step {event['step']} {event['why']}; the run went back to step {event['back_to']}.", soft_wrap=True
             )
+        how = "by the bound" if surety(job) else f"under {brief(job.plan.selector(job.threat))}"
         self.console.print(
             f"Best epoch {report.best_epoch} of {len(report.epochs)}: "
             f"clean {best['clean']:.1%}, robust {best['robust']:.1%} "
-            f"on validation rows under {brief(job.plan.selector(job.threat))}. "
+            f"on validation rows {how}. "
             f"{report.seconds:.0f} s. Seed {self.seed}.",
             soft_wrap=True,
         )

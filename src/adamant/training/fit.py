@@ -266,6 +266,13 @@ class _Run:
             job.watch(progress.step, job.steps, words)
 
 
+def surety(job: Job) -> Sure | None:
+    """The term whose bound chooses the best epoch, where no attack makes the views and none was asked to choose."""
+    if job.plan.select is not None or job.recipe.inner.cost:
+        return None
+    return next((leaf for leaf in leaves(job.recipe.outer) if isinstance(leaf, Sure)), None)
+
+
 def validate(job: Job) -> tuple[float, float]:
     """Clean and robust accuracy on the first rows of the validation set; within several threat models, the union's.
 
@@ -275,9 +282,9 @@ def validate(job: Job) -> tuple[float, float]:
     x, y = job.validation.x[: job.plan.select_rows], job.validation.y[: job.plan.select_rows]
     rows = torch.arange(len(y))[shard.rank :: shard.world]
     right, standing = torch.ones(len(rows), dtype=torch.bool), torch.ones(len(rows), dtype=torch.bool)
-    sure = next((leaf for leaf in leaves(job.recipe.outer) if isinstance(leaf, Sure)), None)
+    sure = surety(job)
     for threat in threats_of(job.recipe.inner, job.threat) if len(rows) else ():
-        if sure and job.plan.select is None and not job.recipe.inner.cost:  # no attack makes it, and none chooses
+        if sure:
             device = next(job.model.parameters()).device
             z, label = x[rows].to(device), y[rows].to(device)
             with untouched(job.model), torch.no_grad():
