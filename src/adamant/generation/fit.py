@@ -51,7 +51,7 @@ class Match:
     material: Material
     play: Play = Play()
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: str = "cpu"
     folder: Path | None = None  # where checkpoint, log and game.safetensors go; nowhere without
     resume: bool = False
     watch: Callable[[int, int, str], None] | None = field(default=None, repr=False)  # step, steps, words
@@ -91,14 +91,14 @@ def fit(match: Match) -> Played:
             for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
                 group["lr"] = rate * play.shape(done)
         rows = _rows(match, step)
-        rng = Rng.of(match.seed, rows).to(match.device).fold("step").fold(step)
         x, y = material.data.x[rows].to(match.device), material.data.y[rows].to(match.device)
+        rng = Rng.of(match.seed, rows).to(x.device).fold("step").fold(step)
         turn = Turn(
             x=x, y=y, rng=rng, step=step, done=done, material=material,
             descend=lambda name, loss: _descend(players[name], loss),
         )  # fmt: skip
         quick: AbstractContextManager[Any] = (
-            torch.autocast(match.device.type, torch.bfloat16) if play.autocast else nullcontext()
+            torch.autocast(torch.device(match.device).type, torch.bfloat16) if play.autocast else nullcontext()
         )
         networks.train()
         try:
