@@ -1,0 +1,221 @@
+"""The adversarial autoencoder: it rebuilds its inputs, and a critic holds its codes to a prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, cast, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adamant.errors import InputError
+from adamant.generation import aae_labels, aae_measures, aae_pictures, priors
+from adamant.generation.aae_labels import Clustered, Guessed, Ignored, Labels, Placed, Told
+from adamant.generation.aae_nets import Autoencoder, Heads
+from adamant.generation.base import Material, Measured, Shape, Turn
+from adamant.generation.losses import NonSaturating
+from adamant.generation.nets import Dense, Nets
+from adamant.generation.priors import Categorical, Gaussian, Prior
+from adamant.models.init import materialise
+from adamant.random import Rng
+from adamant.training.augment import Augment
+from adamant.training.average import EMA, Average
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Learning rates of Adam, one for each player: their moments must not mix."""
+
+    reconstruction: float = 1e-3
+    critic: float = 1e-3
+    encoder: float = 3e-4
+    labels: float = 1e-3
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class AAE:
+    """An adversarial autoencoder (Makhzani et al., 2016, arXiv:1511.05644) with a deterministic encoder.
+
+    In every step encoder and decoder learn to rebuild the batch, the critic learns to tell codes from draws of the
+    prior, and the encoder learns to deceive it, each with an optimiser of its own. The length of the code is the
+    prior's; `nets.latent` is not asked.
+    """
+
+    prior: Prior = Gaussian()
+    labels: Labels = Ignored()
+    nets: Nets = Dense(wide=512)
+    critic: int = 256  # the width of its two hidden layers
+    rates: Rates = Rates()
+    augment: tuple[Augment, ...] = ()
+    average: Average | None = EMA(0.998)
+    averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples are of a class that one can ask for."""
+        return isinstance(self.labels, (Told, Placed, Guessed))
+
+    # --- the game -------------------------------------------------------------------------------------------------
+
+    def check(self, material: Material) -> None:
+        priors.check(self.prior)
+        self.nets.check(material.shape)
+        for rows in (material.data, material.validation):
+            _check_rows(rows.x, material.shape)
+        aae_labels.check(self.labels, material.data.y, material.classes, self.prior.parts)
+        if self.critic < 1:
+            raise InputError(f"critic is {self.critic}: give the width of its hidden layers, from 1 on.")
+
+    def heads(self, classes: int) -> Heads:
+        """What a code is made of, and who is told the class."""
+        is_ = self.labels.__class__
+        guess = self.labels.count if isinstance(self.labels, Clustered) else classes * (is_ is Guessed)
+        return Heads(
+            style=self.prior.dim, guess=guess, told=classes * (is_ is Told), placed=(classes + 1) * (is_ is Placed)
+        )
+
+    def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
+        return materialise(lambda: Autoencoder(self.nets, shape, self.heads(classes), self.critic), seed)
+
+    def players(self, networks: nn.Module) -> dict[str, torch.optim.Optimizer]:
+        net, rates = cast(Autoencoder, networks), self.rates
+        coder = list(net.encoder.parameters())
+        critics = [*net.critic.parameters(), *(net.critic_of_guesses.parameters() if net.critic_of_guesses else ())]
+        # Little momentum where two players chase each other.
+        found: dict[str, torch.optim.Optimizer] = {
+            "reconstruction": torch.optim.Adam([*coder, *net.decoder.parameters()], rates.reconstruction),
+            "critic": torch.optim.Adam(critics, rates.critic, betas=(0.5, 0.99)),
+            "encoder": torch.optim.Adam(coder, rates.encoder, betas=(0.5, 0.99)),
+        }
+        if isinstance(self.labels, Guessed):
+            found["labels"] = torch.optim.Adam(coder, rates.labels)
+        return found
+
+    def update(self, networks: nn.Module, turn: Turn) -> dict[str, Tensor]:
+        net, rng = cast(Autoencoder, networks), turn.rng
+        if turn.step == 0 and net.units:
+            net.units.learn(turn.material.data.x.to(turn.x.device))
+        x = self._changed(turn.x, rng)
+        rebuilding = (self._rebuilt(net, x, turn.y) - net.plain(x)).square().mean()
+        turn.descend("reconstruction", rebuilding)
+        losses = {"reconstruction": rebuilding}
+
+        style, guess = net.code(x)  # with the weights that rebuilding left
+        part = turn.y if isinstance(self.labels, Placed) else None
+        drawn = self.prior.draw(rng.fold("prior"), part)
+        contests = [(net.critic, _beside(net, drawn, part), _beside(net, style, part))]
+        if net.critic_of_guesses:
+            one_hot = Categorical(classes=net.heads.guess).draw(rng.fold("class"))
+            contests.append((net.critic_of_guesses, one_hot, guess.softmax(1)))
+        losses["critic"] = _told_apart(contests)
+        turn.descend("critic", losses["critic"])
+        losses["encoder"] = _deceived(contests)
+        turn.descend("encoder", losses["encoder"])
+
+        if isinstance(self.labels, Guessed):
+            losses["labels"] = self._taught(net, turn)
+            turn.descend("labels", losses["labels"])
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _changed(self, x: Tensor, rng: Rng) -> Tensor:
+        for number, augment in enumerate(self.augment):
+            x = augment(x, rng.fold("augment").fold(number))
+        return x
+
+    def _rebuilt(self, net: Autoencoder, x: Tensor, y: Tensor | None) -> Tensor:
+        style, guess = net.code(x)
+        return net.draw(style, self._weights(net, guess, y))
+
+    def _weights(self, net: Autoencoder, guess: Tensor, y: Tensor | None) -> Tensor:
+        """What the decoder hears of the class (n k): the label, the encoder's opinion, or nothing."""
+        if not net.heads.told:
+            return guess.softmax(1) if net.heads.guess else guess
+        if y is None or (len(y) and (int(y.min()) < 0 or int(y.max()) >= net.heads.told)):
+            raise InputError(f"This decoder is told the class of each row: give labels from 0 to {net.heads.told - 1}.")
+        return F.one_hot(y, net.heads.told).to(guess.dtype)
+
+    def _taught(self, net: Autoencoder, turn: Turn) -> Tensor:
+        """Cross-entropy of the guess for labelled rows of the whole set, as many as the batch has."""
+        data = turn.material.data
+        known = (data.y >= 0).nonzero()[:, 0]
+        picked = known[turn.rng.fold("labelled").integers(len(known)).cpu()]
+        x, y = data.x[picked].to(turn.x.device), data.y[picked].to(turn.x.device)
+        return F.cross_entropy(net.code(self._changed(x, turn.rng.fold("labelled")))[1], y)
+
+    # --- what it is good for ----------------------------------------------------------------------------------------
+
+    def encode(self, networks: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The code (n dim) of inputs, and the logits (n k) of the class that is guessed; k is 0 where none is."""
+        return cast(Autoencoder, networks).code(x)
+
+    def decode(self, networks: nn.Module, style: Tensor, y: Tensor | None = None) -> Tensor:
+        """Inputs (n *d) from codes (n dim) and, where the decoder hears of classes, the classes y (n,)."""
+        net = cast(Autoencoder, networks)
+        known = net.heads.told + net.heads.guess
+        if known and (y is None or (len(y) and (int(y.min()) < 0 or int(y.max()) >= known))):
+            raise InputError(f"This decoder makes inputs of a class: give one for each code, from 0 to {known - 1}.")
+        weights = F.one_hot(y, known).to(style.dtype) if known and y is not None else style[:, :0]
+        return net(style, weights)
+
+    def reconstruct(self, networks: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The inputs as the autoencoder rebuilds them (n *d); only with `Told` does it ask for the labels."""
+        net = cast(Autoencoder, networks)
+        made = self._rebuilt(net, x, y)
+        return net.units.on(made) if net.units else made
+
+    def sample(self, networks: nn.Module, rng: Rng, y: Tensor | None = None) -> Tensor:
+        """Inputs (n *d) from draws of the prior, of the classes y (n,) where the game is conditional; else of any."""
+        net = cast(Autoencoder, networks)
+        if y is not None and not self.conditional:
+            raise InputError(f"Samples with labels={self.labels!r} are of no class that one could ask for: give no y.")
+        if y is None and net.heads.told + net.heads.guess:
+            y = rng.fold("any class").integers(net.heads.told + net.heads.guess)
+        style = self.prior.draw(rng.fold("style"), y if isinstance(self.labels, Placed) else None)
+        return self.decode(networks, style, y)
+
+    def measure(self, networks: nn.Module, material: Material, seed: int) -> Measured:
+        return aae_measures.measure(self, networks, material, seed)
+
+    def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
+        return aae_pictures.show(self, networks, material, seed)
+
+
+_Contest = tuple[nn.Module, Tensor, Tensor]  # a critic, what it shall take for drawn, what it shall take for encoded
+
+
+def _told_apart(contests: list[_Contest]) -> Tensor:
+    """What critics minimise; the encoder gets no gradient of it."""
+    parts = [NonSaturating().discriminator(judge(drawn), judge(coded.detach())) for judge, drawn, coded in contests]
+    return torch.stack(parts).sum()
+
+
+def _deceived(contests: list[_Contest]) -> Tensor:
+    """What the encoder minimises: codes are to be taken for draws."""
+    return torch.stack([NonSaturating().generator(judge(drawn), judge(coded)) for judge, drawn, coded in contests]).sum()
+
+
+def _beside(net: Autoencoder, code: Tensor, part: Tensor | None) -> Tensor:
+    """The code with the class beside it, where the critic is told; the last place is for rows without a label."""
+    if part is None:
+        return code
+    last = net.heads.placed - 1
+    return torch.cat([code, F.one_hot(torch.where(part < 0, last, part), last + 1).to(code.dtype)], 1)
+
+
+def _check_rows(x: Tensor, shape: Shape) -> None:
+    if tuple(x.shape[1:]) != shape:
+        raise InputError(f"Validation rows have shape {tuple(x.shape[1:])} and training rows {shape}: give alike rows.")
+    odd = (~x.isfinite()).flatten(1).any(1).nonzero()
+    if len(odd):
+        raise InputError(f"Row {int(odd[0])} holds NaN or an infinity; mend or drop it.")
+    if len(shape) == 3 and len(x) and (float(x.min()) < 0 or float(x.max()) > 1):
+        raise InputError(
+            f"Pictures hold values from {float(x.min()):g} to {float(x.max()):g}, and the decoder draws in [0, 1]: "
+            "scale them to that."
+        )
+
+
+CATALOGUE: tuple[type, ...] = (AAE, Rates)
