@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from adamant.training import average
+from adamant.generation.gan import GAN
+from adamant.generation.losses import LOSSES, PENALTIES
+from adamant.generation.nets import LABELS, NETS
+from adamant.training.average import EMA
 
-GAMES: tuple[type, ...] = ()
-PARTS: tuple[type, ...] = (*average.CATALOGUE,)
+GAMES: tuple[type, ...] = (GAN,)
+PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA)
 
 
 def vocabulary() -> dict[str, Any]:
