@@ -14,7 +14,8 @@ from adamant.generation import aae_labels, aae_measures, aae_pictures, priors
 from adamant.generation.aae_labels import Clustered, Guessed, Ignored, Labels, Placed, Told
 from adamant.generation.aae_nets import Autoencoder, Heads
 from adamant.generation.base import Material, Measured, Shape, Turn
-from adamant.generation.losses import NonSaturating
+from adamant.generation.losses import R1, NonSaturating, Penalty
+from adamant.generation.monitor import sound
 from adamant.generation.nets import Dense, Nets
 from adamant.generation.priors import Categorical, Gaussian, Prior
 from adamant.models.init import materialise
@@ -50,6 +51,7 @@ class AAE:
     critic: int = 256  # the width of its two hidden layers
     rates: Rates = Rates()
     augment: tuple[Augment, ...] = ()
+    penalties: tuple[Penalty, ...] = (R1(gamma=1.0, every=4),)  # on the critics; the paper has none
     average: Average | None = EMA(0.998)
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
 
@@ -63,8 +65,10 @@ class AAE:
     def check(self, material: Material) -> None:
         priors.check(self.prior)
         self.nets.check(material.shape)
-        for rows in (material.data, material.validation):
-            _check_rows(rows.x, material.shape)
+        other = tuple(material.validation.x.shape[1:])
+        if other != material.shape:
+            raise InputError(f"Rows to validate with have shape {other}, and to train on {material.shape}: give alike.")
+        sound(material)
         aae_labels.check(self.labels, material.data.y, material.classes, self.prior.parts)
         if self.critic < 1:
             raise InputError(f"critic is {self.critic}: give the width of its hidden layers, from 1 on.")
@@ -99,7 +103,7 @@ class AAE:
         if turn.step == 0 and net.units:
             net.units.learn(turn.material.data.x.to(turn.x.device))
         x = self._changed(turn.x, rng)
-        rebuilding = (self._rebuilt(net, x, turn.y) - net.plain(x)).square().mean()
+        rebuilding = (net.draw(*self.heard(net, x, turn.y)) - net.plain(x)).square().mean()
         turn.descend("reconstruction", rebuilding)
         losses = {"reconstruction": rebuilding}
 
@@ -111,7 +115,7 @@ class AAE:
             one_hot = Categorical(classes=net.heads.guess).draw(rng.fold("class"))
             contests.append((net.critic_of_guesses, one_hot, guess.softmax(1)))
         losses["critic"] = _told_apart(contests)
-        turn.descend("critic", losses["critic"])
+        turn.descend("critic", losses["critic"] + self._smoothness(contests, turn))
         losses["encoder"] = _deceived(contests)
         turn.descend("encoder", losses["encoder"])
 
@@ -120,14 +124,20 @@ class AAE:
             turn.descend("labels", losses["labels"])
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def _smoothness(self, contests: list[_Contest], turn: Turn) -> Tensor:
+        """The penalties of all critics, each as many times as heavy as it is seldom."""
+        due = [penalty for penalty in self.penalties if turn.step % penalty.every == 0]
+        parts = [
+            penalty.every * penalty(judge, drawn, coded, turn.rng.fold(f"penalty {number}"))
+            for number, (judge, drawn, coded) in enumerate(contests)
+            for penalty in due
+        ]
+        return torch.stack(parts).sum() if parts else turn.x.new_zeros(())
+
     def _changed(self, x: Tensor, rng: Rng) -> Tensor:
         for number, augment in enumerate(self.augment):
             x = augment(x, rng.fold("augment").fold(number))
         return x
-
-    def _rebuilt(self, net: Autoencoder, x: Tensor, y: Tensor | None) -> Tensor:
-        style, guess = net.code(x)
-        return net.draw(style, self._weights(net, guess, y))
 
     def _weights(self, net: Autoencoder, guess: Tensor, y: Tensor | None) -> Tensor:
         """What the decoder hears of the class (n k): the label, the encoder's opinion, or nothing."""
@@ -160,11 +170,15 @@ class AAE:
         weights = F.one_hot(y, known).to(style.dtype) if known and y is not None else style[:, :0]
         return net(style, weights)
 
+    def heard(self, networks: nn.Module, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the decoder gets of inputs: their codes (n dim), and the weights of the classes (n k)."""
+        net = cast(Autoencoder, networks)
+        style, guess = net.code(x)
+        return style, self._weights(net, guess, y)
+
     def reconstruct(self, networks: nn.Module, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The inputs as the autoencoder rebuilds them (n *d); only with `Told` does it ask for the labels."""
-        net = cast(Autoencoder, networks)
-        made = self._rebuilt(net, x, y)
-        return net.units.on(made) if net.units else made
+        return cast(Autoencoder, networks)(*self.heard(networks, x, y))
 
     def sample(self, networks: nn.Module, rng: Rng, y: Tensor | None = None) -> Tensor:
         """Inputs (n *d) from draws of the prior, of the classes y (n,) where the game is conditional; else of any."""
@@ -194,7 +208,9 @@ def _told_apart(contests: list[_Contest]) -> Tensor:
 
 def _deceived(contests: list[_Contest]) -> Tensor:
     """What the encoder minimises: codes are to be taken for draws."""
-    return torch.stack([NonSaturating().generator(judge(drawn), judge(coded)) for judge, drawn, coded in contests]).sum()
+    return torch.stack(
+        [NonSaturating().generator(judge(drawn), judge(coded)) for judge, drawn, coded in contests]
+    ).sum()
 
 
 def _beside(net: Autoencoder, code: Tensor, part: Tensor | None) -> Tensor:
@@ -203,19 +219,6 @@ def _beside(net: Autoencoder, code: Tensor, part: Tensor | None) -> Tensor:
         return code
     last = net.heads.placed - 1
     return torch.cat([code, F.one_hot(torch.where(part < 0, last, part), last + 1).to(code.dtype)], 1)
-
-
-def _check_rows(x: Tensor, shape: Shape) -> None:
-    if tuple(x.shape[1:]) != shape:
-        raise InputError(f"Validation rows have shape {tuple(x.shape[1:])} and training rows {shape}: give alike rows.")
-    odd = (~x.isfinite()).flatten(1).any(1).nonzero()
-    if len(odd):
-        raise InputError(f"Row {int(odd[0])} holds NaN or an infinity; mend or drop it.")
-    if len(shape) == 3 and len(x) and (float(x.min()) < 0 or float(x.max()) > 1):
-        raise InputError(
-            f"Pictures hold values from {float(x.min()):g} to {float(x.max()):g}, and the decoder draws in [0, 1]: "
-            "scale them to that."
-        )
 
 
 CATALOGUE: tuple[type, ...] = (AAE, Rates)

@@ -101,4 +101,3 @@ class Autoencoder(nn.Module):
 def _dense(into: int, width: int, out: int) -> list[nn.Module]:
     # Without normalisation: a critic that sees each batch in units of its own cannot tell where codes lie.
     return [nn.Linear(into, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out)]
-

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from adamant.generation import aae, aae_labels, priors
+from adamant.generation.aae import AAE
 from adamant.generation.gan import GAN
 from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nets import LABELS, NETS
+from adamant.training.augment import CATALOGUE as AUGMENTS
 from adamant.training.average import EMA
 
-GAMES: tuple[type, ...] = (GAN,)
-PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA)
+GAMES: tuple[type, ...] = (GAN, AAE)
+PARTS: tuple[type, ...] = (
+    *LOSSES,
+    *PENALTIES,
+    *NETS,
+    *LABELS,
+    EMA,
+    *priors.CATALOGUE,
+    *aae_labels.CATALOGUE,
+    *AUGMENTS,
+    aae.Rates,
+)
 
 
 def vocabulary() -> dict[str, Any]:

@@ -97,7 +97,7 @@ class Ring:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SwissRoll:
-    """A spiral from the origin to `radius`, equally dense along its length; part k is the k-th piece of it."""
+    """A spiral from the origin to `radius`, nearly equally dense along its length; part k is the k-th piece of it."""
 
     parts: int = 10
     radius: float = 4.0
