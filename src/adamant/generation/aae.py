@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast, final
 
@@ -14,7 +15,7 @@ from adamant.generation import aae_labels, aae_measures, aae_pictures, priors
 from adamant.generation.aae_labels import Clustered, Guessed, Ignored, Labels, Placed, Told
 from adamant.generation.aae_nets import Autoencoder, Heads
 from adamant.generation.base import Material, Measured, Shape, Turn
-from adamant.generation.losses import R1, NonSaturating, Penalty
+from adamant.generation.losses import R1, Critic, NonSaturating, Penalty
 from adamant.generation.monitor import sound
 from adamant.generation.nets import Dense, Nets
 from adamant.generation.priors import Categorical, Gaussian, Prior
@@ -110,7 +111,7 @@ class AAE:
         style, guess = net.code(x)  # with the weights that rebuilding left
         part = turn.y if isinstance(self.labels, Placed) else None
         drawn = self.prior.draw(rng.fold("prior"), part)
-        contests = [(net.critic, _beside(net, drawn, part), _beside(net, style, part))]
+        contests: list[_Contest] = [(_beside(net, part), drawn, style)]
         if net.critic_of_guesses:
             one_hot = Categorical(classes=net.heads.guess).draw(rng.fold("class"))
             contests.append((net.critic_of_guesses, one_hot, guess.softmax(1)))
@@ -120,11 +121,11 @@ class AAE:
         turn.descend("encoder", losses["encoder"])
 
         if isinstance(self.labels, Guessed):
-            losses["labels"] = self._taught(net, turn)
+            losses["labels"] = self._taught(net, turn, self.labels.augment)
             turn.descend("labels", losses["labels"])
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _smoothness(self, contests: list[_Contest], turn: Turn) -> Tensor:
+    def _smoothness(self, contests: Sequence[_Contest], turn: Turn) -> Tensor:
         """The penalties of all critics, each as many times as heavy as it is seldom."""
         due = [penalty for penalty in self.penalties if turn.step % penalty.every == 0]
         parts = [
@@ -147,13 +148,14 @@ class AAE:
             raise InputError(f"This decoder is told the class of each row: give labels from 0 to {net.heads.told - 1}.")
         return F.one_hot(y, net.heads.told).to(guess.dtype)
 
-    def _taught(self, net: Autoencoder, turn: Turn) -> Tensor:
+    def _taught(self, net: Autoencoder, turn: Turn, augment: tuple[Augment, ...]) -> Tensor:
         """Cross-entropy of the guess for labelled rows of the whole set, as many as the batch has."""
         data = turn.material.data
         known = (data.y >= 0).nonzero()[:, 0]
         picked = known[turn.rng.fold("labelled").integers(len(known)).cpu()]
         x, y = data.x[picked].to(turn.x.device), data.y[picked].to(turn.x.device)
-        return F.cross_entropy(net.code(self._changed(x, turn.rng.fold("labelled")))[1], y)
+        x = _changed(self._changed(x, turn.rng.fold("labelled")), turn.rng.fold("labelled"), augment)
+        return F.cross_entropy(net.code(x)[1], y)
 
     # --- what it is good for ----------------------------------------------------------------------------------------
 
@@ -197,28 +199,38 @@ class AAE:
         return aae_pictures.show(self, networks, material, seed)
 
 
-_Contest = tuple[nn.Module, Tensor, Tensor]  # a critic, what it shall take for drawn, what it shall take for encoded
+def _changed(x: Tensor, rng: Rng, augment: tuple[Augment, ...]) -> Tensor:
+    for number, change in enumerate(augment):
+        x = change(x, rng.fold("augment").fold(number))
+    return x
 
 
-def _told_apart(contests: list[_Contest]) -> Tensor:
+_Contest = tuple[Critic, Tensor, Tensor]  # a critic, what it shall take for drawn, what it shall take for encoded
+
+
+def _told_apart(contests: Sequence[_Contest]) -> Tensor:
     """What critics minimise; the encoder gets no gradient of it."""
     parts = [NonSaturating().discriminator(judge(drawn), judge(coded.detach())) for judge, drawn, coded in contests]
     return torch.stack(parts).sum()
 
 
-def _deceived(contests: list[_Contest]) -> Tensor:
+def _deceived(contests: Sequence[_Contest]) -> Tensor:
     """What the encoder minimises: codes are to be taken for draws."""
     return torch.stack(
         [NonSaturating().generator(judge(drawn), judge(coded)) for judge, drawn, coded in contests]
     ).sum()
 
 
-def _beside(net: Autoencoder, code: Tensor, part: Tensor | None) -> Tensor:
-    """The code with the class beside it, where the critic is told; the last place is for rows without a label."""
+def _beside(net: Autoencoder, part: Tensor | None) -> Critic:
+    """The critic of codes alone: where it is told the class, that stands beside, and no penalty is on it.
+
+    The last place is for rows without a label.
+    """
     if part is None:
-        return code
+        return net.critic
     last = net.heads.placed - 1
-    return torch.cat([code, F.one_hot(torch.where(part < 0, last, part), last + 1).to(code.dtype)], 1)
+    place = F.one_hot(torch.where(part < 0, last, part), last + 1)
+    return lambda code: net.critic(torch.cat([code, place.to(code.dtype)], 1))
 
 
 CATALOGUE: tuple[type, ...] = (AAE, Rates)

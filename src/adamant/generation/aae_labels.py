@@ -11,6 +11,7 @@ from torch import Tensor
 from adamant.data import DataSet
 from adamant.errors import InputError
 from adamant.random import Rng
+from adamant.training.augment import Augment
 
 
 @final
@@ -34,7 +35,12 @@ class Placed:
 @final
 @dataclass(frozen=True)
 class Guessed:
-    """The encoder guesses the class beside the style, and learns it from those rows that have a label (section 5)."""
+    """The encoder guesses the class beside the style, and learns it from those rows that have a label (section 5).
+
+    These rows are few, and are changed by `augment` whenever they are looked at.
+    """
+
+    augment: tuple[Augment, ...] = ()
 
 
 @final

@@ -1,13 +1,15 @@
-"""How well an adversarial autoencoder does: rebuilding, codes against the prior, classes asked for and classes found."""
+"""How well an adversarial autoencoder does: rebuilding, codes against the prior, classes asked for and found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from adamant.batch import cat
+from adamant.batch import cat, take
 from adamant.generation.aae_labels import Clustered, Guessed, Placed
 from adamant.generation.base import Material, Measured
 from adamant.generation.twosample import TwoSample, energy_test
@@ -22,7 +24,7 @@ TESTED = 500  # codes, and as many draws of the prior: a shift of 0.3 in one of 
 _BATCH = 500
 
 
-def in_batches(work, *tensors: Tensor):
+def in_batches(work: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """The rows of what `work` returns for some hundred rows at a time, one after another."""
     return cat([work(*parts) for parts in zip(*(t.split(_BATCH) for t in tensors), strict=True)])
 
@@ -34,38 +36,37 @@ def reconstruction(game: AAE, networks: nn.Module, x: Tensor, y: Tensor) -> tupl
     """
     net = cast("Autoencoder", networks)
     plain = net.plain(x).double()
-    made = in_batches(lambda a, b: net.plain(game.reconstruct(networks, a, b)), x, y).double()
+    made = net.plain(in_batches(partial(game.reconstruct, networks), x, y)).double()
     return float((made - plain).square().mean()), float((plain - plain.mean(0)).square().mean())
 
 
 def latent(game: AAE, networks: nn.Module, x: Tensor, y: Tensor, seed: int) -> TwoSample:
     """Codes of rows against draws of the prior; where parts of it are for classes, a row's own part is drawn from."""
-    codes = in_batches(lambda part: game.encode(networks, part)[0], x)
-    placed = isinstance(game.labels, Placed)
-    drawn = game.prior.draw(Rng.of(seed, len(x)).to(x.device).fold("against"), y if placed else None)
-    if placed:  # a class in the wrong petal must not hide behind a class that took its place
-        apart = torch.nn.functional.one_hot(y, game.prior.parts) * 1e3
-        codes, drawn = torch.cat([codes, apart], 1), torch.cat([drawn, apart], 1)
-    return energy_test(codes, drawn, seed=seed)
+    codes = encoded(game, networks, x)[0]
+    part = y if isinstance(game.labels, Placed) else None
+    drawn = game.prior.draw(Rng.of(seed, len(x)).to(x.device).fold("against"), part)
+    return energy_test(codes, drawn, part=part, seed=seed)
 
 
 def agreement(game: AAE, networks: nn.Module, judge: nn.Module, y: Tensor, seed: int) -> int:
     """How many samples of the classes y (n,) are of that class in the eyes of a classifier that has no part in it."""
     rng = Rng.of(seed, len(y)).to(y.device).fold("agreement")
-    judged = in_batches(
-        lambda some: judge(game.sample(networks, _streams(rng, some), y[some])).argmax(1),
-        torch.arange(len(y), device=y.device),
-    )
-    return int((judged == y).sum())
+
+    def named(some: Tensor) -> Tensor:
+        return judge(game.sample(networks, take(rng, some), y[some])).argmax(1)
+
+    return int((in_batches(named, torch.arange(len(y), device=y.device)) == y).sum())
 
 
-def _streams(rng: Rng, rows: Tensor) -> Rng:
-    return Rng(rng.key[rows])
+def encoded(game: AAE, networks: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes (n dim) of many inputs, and the logits (n k) of the classes or clusters that the encoder guesses."""
+    dim = game.prior.dim
 
+    def both(part: Tensor) -> Tensor:
+        return torch.cat(game.encode(networks, part), 1)
 
-def guessed(game: AAE, networks: nn.Module, x: Tensor) -> Tensor:
-    """The logits (n k) of the classes or clusters that the encoder guesses."""
-    return in_batches(lambda part: game.encode(networks, part)[1], x)
+    whole = in_batches(both, x)
+    return whole[:, :dim], whole[:, dim:]
 
 
 def names(guess: Tensor, y: Tensor) -> Tensor:
@@ -84,9 +85,9 @@ def measure(game: AAE, networks: nn.Module, material: Material, seed: int) -> Me
     figures = {"reconstruction error": error, "mean picture error": variance}
     figures |= {"latent distance": test.distance, "latent p": test.p, "latent rows": float(test.rows[0])}
     if isinstance(game.labels, Guessed):
-        figures["accuracy"] = int((guessed(game, networks, x).argmax(1) == y).sum()) / len(y)
+        figures["accuracy"] = int((encoded(game, networks, x)[1].argmax(1) == y).sum()) / len(y)
     if isinstance(game.labels, Clustered):
-        guess, half = guessed(game, networks, x), len(x) // 2
+        guess, half = encoded(game, networks, x)[1], len(x) // 2
         found = names(guess[:half], y[:half])[guess[half:].argmax(1)]
         figures["cluster accuracy"] = int((found == y[half:]).sum()) / (len(x) - half)
         figures["clusters used"] = float(len(guess.argmax(1).unique()))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant.generation.aae_labels import Clustered, Told
-from adamant.generation.aae_measures import in_batches
+from adamant.generation.aae_measures import encoded
 from adamant.generation.base import Material
 from adamant.random import Rng
 
@@ -90,7 +90,7 @@ def codes(game: AAE, networks: nn.Module, material: Material, seed: int) -> Map:
     device = next(networks.parameters()).device
     rows = material.validation
     x, y = rows.x[:_POINTS].to(device), rows.y[:_POINTS]
-    found = in_batches(lambda part: game.encode(networks, part)[0], x).double().cpu()
+    found = encoded(game, networks, x)[0].double().cpu()
     drawn = game.prior.draw(Rng.of(seed, len(x)).fold("map")).double()
     if found.shape[1] > 2:
         _, _, axes = torch.linalg.svd(found - found.mean(0), full_matrices=False)

@@ -87,9 +87,7 @@ class Relativistic:
     """Each made row is compared with a real one: which of the pair is real?"""
 
     formula: ClassVar[str] = "D: sp(D(x') - D(x)); G: sp(D(x) - D(x'))"
-    source: ClassVar[str] = (
-        "Jolicoeur-Martineau, 2018, arXiv:1807.00734; with R1 and R2: Huang et al., arXiv:2501.05441"
-    )
+    source: ClassVar[str] = "Jolicoeur-Martineau, 2018, arXiv:1807.00734; with R1 and R2: Huang et al., arXiv:2501.05441"
     paired: ClassVar[bool] = True
 
     def discriminator(self, real: Tensor, made: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Priors: what the codes of an autoencoder are to be distributed like, or a generator is fed with, drawn by counters."""
+"""Priors: what the codes of an autoencoder are to be distributed like, drawn by counters."""
 
 from __future__ import annotations
 

@@ -57,12 +57,31 @@ def test_a_hole_in_the_middle_is_seen():
     assert not energy_test(plane, ring).passed()
 
 
+def test_parts_that_have_changed_places_are_seen_only_where_parts_count():
+    part = torch.arange(200) % 2
+    a, b = (drawn(s, 200, 2) + 5 * part[:, None] for s in (2, 3))
+    assert energy_test(a, b, part=part).passed()
+    assert energy_test(a, b.roll(1, 0)).passed()
+    assert energy_test(a, b.roll(1, 0), part=part).p == 1 / 200
+    within = [energy_test(a[part == k], b[part == k]).distance for k in (0, 1)]
+    assert energy_test(a, b, part=part).distance == pytest.approx(sum(within) / 4)  # weights of one half, squared
+
+
+def test_pairs_that_are_alike_pass_as_often_as_the_level_says():
+    part = torch.arange(30) % 3
+    pairs = ((drawn(2 * s, 30) + part[:, None], drawn(2 * s + 1, 30) + part[:, None], s) for s in range(200))
+    p = torch.tensor([energy_test(a, b, part=part, permutations=99, seed=s).p for a, b, s in pairs])
+    assert 2 <= int((p <= 0.05).sum()) <= 20
+    assert p.mean() == pytest.approx(0.505, abs=0.07)
+
+
 def test_constants_are_the_same_and_the_order_of_rows_does_not_matter():
     assert energy_test(torch.ones(20, 2), torch.ones(20, 2)).p == 1
     a, b = drawn(0, 50), drawn(1, 40)
     seen, turned = energy_test(a, b), energy_test(a.flip(0), b)
     assert turned.distance == pytest.approx(seen.distance)
-    assert energy_test(a, b) == seen and energy_test(a, b, seed=1).p != seen.p
+    assert energy_test(a, b) == seen
+    assert energy_test(a, b, seed=1).p != seen.p
 
 
 def test_what_cannot_be_compared_is_refused():
@@ -77,5 +96,7 @@ def test_what_cannot_be_compared_is_refused():
     ):
         with pytest.raises(InputError, match=words):
             energy_test(x, y)
+    with pytest.raises(InputError, match="stand in pairs"):
+        energy_test(a, a[:10], part=torch.zeros(10))
     with pytest.raises(InputError, match="at least 19"):
         energy_test(a, a, permutations=10)
