@@ -12,13 +12,14 @@ from adamant.attacks.starts import Here
 from adamant.calling import untouched
 from adamant.errors import InputError
 from adamant.random import Rng
+from adamant.runtime.average import EMA, update
+from adamant.runtime.knobs import CATALOGUE, Constant, Cosine, OneCycle, Ramp
+from adamant.runtime.optimizers import SGD, Adam
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.average import EMA, update
 from adamant.training.inner import Ascend, Batch, Keep, Pool
-from adamant.training.knobs import CATALOGUE, Constant, Cosine, OneCycle, Ramp
 from adamant.training.outer import CE, Balanced, Sum, Times, Views, views_of
-from adamant.training.plan import SGD, Adam, Plan
+from adamant.training.plan import Plan
 
 N, D, K = 6, 5, 3
 

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from adamant.attacks import FGSM, PGD
 from adamant.calling import untouched
 from adamant.random import Rng, blend
+from adamant.runtime.average import SWA, update
+from adamant.runtime.checkpoint import Progress
+from adamant.runtime.knobs import Constant
+from adamant.runtime.optimizers import SGD
 from adamant.shards import Shard
 from adamant.training import recipes, teacher
-from adamant.training.average import SWA, update
-from adamant.training.checkpoint import Progress
 from adamant.training.fit import fit
-from adamant.training.knobs import Constant
-from adamant.training.plan import SGD
 from adamant.training.step import Forge, Job
 from adamant.training.weights import AWP, SAM, moved
 
