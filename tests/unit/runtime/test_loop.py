@@ -17,6 +17,7 @@ from adamant.errors import InputError, ModelError, RunError
 from adamant.random import Rng
 from adamant.runtime.average import EMA, update
 from adamant.runtime.checkpoint import Progress, copied
+from adamant.runtime.log import curves
 from adamant.runtime.loop import Finding, Report, Upkeep, Verdict, drive
 from adamant.runtime.optimizers import SGD, Adam
 
@@ -308,4 +309,5 @@ def test_the_log_says_what_the_game_says(tmp_path) -> None:
     assert [e["what"] for e in read] == ["start", "epoch", "epoch", "end"]
     assert (read[0]["steps"], read[0]["game"], read[0]["processes"]) == (8, "game", 1)
     assert [e["far"] for e in read[1:3]] == [e["far"] for e in report.epochs]
+    assert curves(read[1]) == {k: read[1][k] for k in ("loss", "rate", "far")}
     assert words[STEPS] == f"epoch 1: {report.epochs[0]['far']:.2f} away"
