@@ -7,7 +7,7 @@ from typing import Any
 from adamant.generation.gan import GAN
 from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nets import LABELS, NETS
-from adamant.training.average import EMA
+from adamant.runtime.average import EMA
 
 GAMES: tuple[type, ...] = (GAN,)
 PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA)
