@@ -22,7 +22,7 @@ from adamant.generation.priors import Categorical, Gaussian, Prior
 from adamant.models.init import materialise
 from adamant.random import Rng
 from adamant.training.augment import Augment
-from adamant.training.average import EMA, Average
+from adamant.runtime.average import EMA, Average
 
 
 @final

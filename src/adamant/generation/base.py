@@ -15,8 +15,8 @@ from adamant.errors import InputError
 from adamant.generation.judge import Judge
 from adamant.generation.reference import Reference
 from adamant.random import Rng
+from adamant.runtime.average import Average
 from adamant.threats import Projectable
-from adamant.training.average import Average
 
 Shape = tuple[int, ...]
 

@@ -14,7 +14,7 @@ from adamant.generation.fit import Match, Play, fit
 from adamant.generation.judge import train_judge
 from adamant.generation.nets import Dense
 from adamant.generation.priors import Gaussian, Ring
-from adamant.training.knobs import OneCycle
+from adamant.runtime.knobs import OneCycle
 
 SMALL = {"nets": Dense(wide=128), "critic": 64, "rates": Rates(reconstruction=2e-3, critic=2e-3, encoder=1e-3)}
 
