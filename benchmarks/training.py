@@ -30,7 +30,7 @@ from adamant.models import BPDA, Architecture, build, count_parameters, save_mod
 from adamant.models.zoo.cnn import Threshold
 from adamant.runtime.knobs import OneCycle, Ramp
 from adamant.training import EMA, SGD, Adam, Job, Plan, fit
-from adamant.training.augment import Augment, Crop, Flip
+from adamant.runtime.augment import Augment, Crop, Flip
 
 MEAN = EMA(0.999)
 COLOUR: tuple[Augment, ...] = (Flip(), Crop(2))

@@ -17,10 +17,10 @@ from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
 from adamant.runtime import knobs, optimizers
+from adamant.runtime.augment import Augment, Mixing
 from adamant.runtime.knobs import Knob
 from adamant.threats import L0, Projectable
 from adamant.training import Recipe, catalogue, recipes
-from adamant.training.augment import Augment, Mixing
 from adamant.values import brief, read
 from adamant.variety import Varied
 

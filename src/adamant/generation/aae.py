@@ -17,11 +17,11 @@ from adamant.generation.aae_nets import Autoencoder, Heads
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import R1, Critic, NonSaturating, Penalty
 from adamant.generation.monitor import sound
-from adamant.generation.nets import Dense, Nets
+from adamant.generation.nets import Dense, Nets, grown
+from adamant.generation.pictures import Grid, Map
 from adamant.generation.priors import Categorical, Gaussian, Prior
-from adamant.models.init import materialise
 from adamant.random import Rng
-from adamant.training.augment import Augment
+from adamant.runtime.augment import Augment
 from adamant.runtime.average import EMA, Average
 
 
@@ -51,7 +51,6 @@ class AAE:
     nets: Nets = Dense(wide=512)
     critic: int = 256  # the width of its two hidden layers
     rates: Rates = Rates()
-    augment: tuple[Augment, ...] = ()
     penalties: tuple[Penalty, ...] = (R1(gamma=1.0, every=4),)  # on the critics; the paper has none
     average: Average | None = EMA(0.998)
     averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
@@ -83,7 +82,8 @@ class AAE:
         )
 
     def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
-        return materialise(lambda: Autoencoder(self.nets, shape, self.heads(classes), self.critic), seed)
+        heads = self.heads(classes)
+        return grown(self.nets, lambda: Autoencoder(self.nets, shape, heads, self.critic), seed)
 
     def players(self, networks: nn.Module) -> dict[str, torch.optim.Optimizer]:
         net, rates = cast(Autoencoder, networks), self.rates
@@ -103,7 +103,7 @@ class AAE:
         net, rng = cast(Autoencoder, networks), turn.rng
         if turn.step == 0 and net.units:
             net.units.learn(turn.material.data.x.to(turn.x.device))
-        x = self._changed(turn.x, rng)
+        x = turn.x
         rebuilding = (net.draw(*self.heard(net, x, turn.y)) - net.plain(x)).square().mean()
         turn.descend("reconstruction", rebuilding)
         losses = {"reconstruction": rebuilding}
@@ -135,11 +135,6 @@ class AAE:
         ]
         return torch.stack(parts).sum() if parts else turn.x.new_zeros(())
 
-    def _changed(self, x: Tensor, rng: Rng) -> Tensor:
-        for number, augment in enumerate(self.augment):
-            x = augment(x, rng.fold("augment").fold(number))
-        return x
-
     def _weights(self, net: Autoencoder, guess: Tensor, y: Tensor | None) -> Tensor:
         """What the decoder hears of the class (n k): the label, the encoder's opinion, or nothing."""
         if not net.heads.told:
@@ -154,7 +149,8 @@ class AAE:
         known = (data.y >= 0).nonzero()[:, 0]
         picked = known[turn.rng.fold("labelled").integers(len(known)).cpu()]
         x, y = data.x[picked].to(turn.x.device), data.y[picked].to(turn.x.device)
-        x = _changed(self._changed(x, turn.rng.fold("labelled")), turn.rng.fold("labelled"), augment)
+        for number, change in enumerate(augment):
+            x = change(x, turn.rng.fold("augment").fold(number))
         return F.cross_entropy(net.code(x)[1], y)
 
     # --- what it is good for ----------------------------------------------------------------------------------------
@@ -196,13 +192,11 @@ class AAE:
         return aae_measures.measure(self, networks, material, seed)
 
     def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
-        return aae_pictures.show(self, networks, material, seed)
+        return aae_pictures.by_class(self, networks, material, seed).x
 
-
-def _changed(x: Tensor, rng: Rng, augment: tuple[Augment, ...]) -> Tensor:
-    for number, change in enumerate(augment):
-        x = change(x, rng.fold("augment").fold(number))
-    return x
+    def gallery(self, networks: nn.Module, material: Material, seed: int) -> tuple[Grid | Map, ...]:
+        """Samples or styles by classes, rebuilt rows, ways between rows, and the map of codes."""
+        return aae_pictures.gallery(self, networks, material, seed)
 
 
 _Contest = tuple[Critic, Tensor, Tensor]  # a critic, what it shall take for drawn, what it shall take for encoded

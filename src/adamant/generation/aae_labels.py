@@ -11,7 +11,7 @@ from torch import Tensor
 from adamant.data import DataSet
 from adamant.errors import InputError
 from adamant.random import Rng
-from adamant.training.augment import Augment
+from adamant.runtime.augment import Augment
 
 
 @final

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from adamant.batch import cat, take
+from adamant.batch import cat
 from adamant.generation.aae_labels import Clustered, Guessed, Placed
 from adamant.generation.base import Material, Measured
+from adamant.generation.measures import likeness, modes
+from adamant.generation.monitor import asked_labels, samples
 from adamant.generation.twosample import TwoSample, energy_test
 from adamant.random import Rng
 
@@ -50,12 +52,7 @@ def latent(game: AAE, networks: nn.Module, x: Tensor, y: Tensor, seed: int) -> T
 
 def agreement(game: AAE, networks: nn.Module, judge: nn.Module, y: Tensor, seed: int) -> int:
     """How many samples of the classes y (n,) are of that class in the eyes of a classifier that has no part in it."""
-    rng = Rng.of(seed, len(y)).to(y.device).fold("agreement")
-
-    def named(some: Tensor) -> Tensor:
-        return judge(game.sample(networks, take(rng, some), y[some])).argmax(1)
-
-    return int((in_batches(named, torch.arange(len(y), device=y.device)) == y).sum())
+    return int((in_batches(judge, samples(game, networks, len(y), seed=seed, y=y)).argmax(1) == y).sum())
 
 
 def encoded(game: AAE, networks: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,20 +79,35 @@ def measure(game: AAE, networks: nn.Module, material: Material, seed: int) -> Me
     x, y = rows.x[:ROWS].to(device), rows.y[:ROWS].to(device)
     error, variance = reconstruction(game, networks, x, y)
     test = latent(game, networks, x[:TESTED], y[:TESTED], seed)
-    figures = {"reconstruction error": error, "mean picture error": variance}
-    figures |= {"latent distance": test.distance, "latent p": test.p, "latent rows": float(test.rows[0])}
+    figures = {"reconstruction_error": error, "mean_input_error": variance}
+    figures |= {"latent_distance": test.distance, "latent_p": test.p, "latent_rows": float(test.rows[0])}
     if isinstance(game.labels, Guessed):
         figures["accuracy"] = int((encoded(game, networks, x)[1].argmax(1) == y).sum()) / len(y)
     if isinstance(game.labels, Clustered):
-        guess, half = encoded(game, networks, x)[1], len(x) // 2
-        found = names(guess[:half], y[:half])[guess[half:].argmax(1)]
-        figures["cluster accuracy"] = int((found == y[half:]).sum()) / (len(x) - half)
-        figures["clusters used"] = float(len(guess.argmax(1).unique()))
-    if game.conditional and material.judge is not None:
-        asked = torch.arange(len(y), device=device) % material.classes
-        figures["label agreement"] = agreement(game, networks, material.judge, asked, seed) / len(y)
+        figures |= _found(encoded(game, networks, x)[1], y)
+    if material.judge is not None:
+        figures |= _made(game, networks, material, seed)
     warnings: list[str] = []
     if error > variance:
         warnings.append("It rebuilds worse than the mean input would: train longer, or lower the rate of the encoder.")
     # The energy distance is a square: its root is in the unit of the shift that it sees.
     return Measured(score=1 - error / variance - test.share**0.5, figures=figures, warnings=tuple(warnings))
+
+
+def _found(guess: Tensor, y: Tensor) -> dict[str, float]:
+    """Half of the rows name the clusters, and the other half counts."""
+    half = len(y) // 2
+    right = names(guess[:half], y[:half])[guess[half:].argmax(1)] == y[half:]
+    used = len(guess.argmax(1).unique())
+    return {"cluster_accuracy": int(right.sum()) / len(right), "clusters_used": float(used)}
+
+
+def _made(game: AAE, networks: nn.Module, material: Material, seed: int) -> dict[str, float]:
+    """What is said of the samples of any game."""
+    reference = material.reference
+    y = asked_labels(reference.rows, material.classes) if game.conditional else None
+    features, named = reference.judge.look(samples(game, networks, reference.rows, seed=seed, y=y))
+    like = likeness(reference.real, features)
+    made = {"frechet": like.frechet, "precision": like.precision, "coverage": like.coverage}
+    made["modes"] = float(modes(named, material.classes))
+    return made if y is None else {**made, "as_asked": int((named == y).sum()) / len(y)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adamant.generation.aae_labels import Clustered, Told
 from adamant.generation.aae_measures import encoded
 from adamant.generation.base import Material
+from adamant.generation.pictures import Grid, Map
 from adamant.random import Rng
 
 if TYPE_CHECKING:
@@ -20,33 +20,7 @@ _ROWS = 10
 _POINTS = 2000
 
 
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grid:
-    """Pictures in rows of so many, and what they show."""
-
-    title: str
-    x: Tensor  # (n *d)
-    columns: int
-
-
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Map:
-    """Points in the plane with the class of each, and what they show."""
-
-    title: str
-    points: Tensor  # (n 2)
-    y: Tensor  # (n,)
-    drawn: Tensor  # (m 2) draws of the prior, in the same plane
-
-
-def show(game: AAE, networks: nn.Module, material: Material, seed: int) -> Tensor:
-    """Samples in rows of so many as there are classes: each row is one style, each column one class, where it can."""
-    return grid_of_classes(game, networks, material, seed).x
-
-
-def grid_of_classes(game: AAE, networks: nn.Module, material: Material, seed: int) -> Grid:
+def by_class(game: AAE, networks: nn.Module, material: Material, seed: int) -> Grid:
     """The same ten draws of the style, in every class; samples of no class where the decoder hears of none."""
     device = next(networks.parameters()).device
     known = game.labels.count if isinstance(game.labels, Clustered) else material.classes
@@ -105,7 +79,7 @@ def gallery(game: AAE, networks: nn.Module, material: Material, seed: int) -> tu
     if len(material.shape) != 3:
         return (held,)
     return (
-        grid_of_classes(game, networks, material, seed),
+        by_class(game, networks, material, seed),
         rebuilt(game, networks, material),
         between(game, networks, material),
         held,

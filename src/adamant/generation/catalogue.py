@@ -9,8 +9,8 @@ from adamant.generation.aae import AAE
 from adamant.generation.gan import GAN
 from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nets import LABELS, NETS
+from adamant.runtime.augment import CATALOGUE as AUGMENTS
 from adamant.runtime.average import EMA
-from adamant.training.augment import CATALOGUE as AUGMENTS
 
 GAMES: tuple[type, ...] = (GAN, AAE)
 PARTS: tuple[type, ...] = (

@@ -244,11 +244,14 @@ def _both(
         make, look, features = nets.parts(shape, nets.latent + known)
         return nn.ModuleList([Generator(make, nets.latent, known), Discriminator(look, features, labels, known)])
 
-    both = cast(nn.ModuleList, _sealed(whole, seed) if isinstance(nets, Own) else materialise(whole, seed))
+    both = cast(nn.ModuleList, grown(nets, whole, seed))
     return cast(Generator, both[0]), cast(Discriminator, both[1])
 
 
-def _sealed(whole: Callable[[], nn.Module], seed: int) -> nn.Module:
+def grown(nets: Nets, whole: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What `whole` makes of the parts of `nets`, with weights that depend on the seed; `Own` parts keep theirs."""
+    if not isinstance(nets, Own):
+        return materialise(whole, seed)
     with sealed(seed):
         return whole()
 

@@ -19,13 +19,13 @@ from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed
 from adamant.runtime import average, together
+from adamant.runtime.augment import Mixing
 from adamant.runtime.checkpoint import Progress, copied
 from adamant.runtime.log import Reader
 from adamant.runtime.loop import Watch
 from adamant.shards import Shard
 from adamant.threats import Projectable
 from adamant.training import weights
-from adamant.training.augment import Mixing
 from adamant.training.inner import Batch, Growing, Inner, Labelless, Learner, parts_of, scaled
 from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
 from adamant.training.plan import Plan

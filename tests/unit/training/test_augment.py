@@ -15,7 +15,7 @@ from adamant.random import Rng
 from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import catalogue, recipes
-from adamant.training.augment import Crop, CutMix, Cutout, Flip, Mixing, Noise, Own, Rotate, Shift
+from adamant.runtime.augment import Crop, CutMix, Cutout, Flip, Mixing, Noise, Own, Rotate, Shift
 from adamant.training.augmix import AugMix
 from adamant.training.fit import fit
 from adamant.training.plan import Plan
