@@ -23,7 +23,7 @@ import adamant as am
 from adamant.data import DataSet, split
 from adamant.evaluation.counting import share
 from adamant.generation.aae import AAE, Rates
-from adamant.generation.aae_labels import Clustered, Guessed, Placed, Told, hide
+from adamant.generation.aae_labels import Clustered, Guessed, Placed, Told
 from adamant.generation.aae_measures import agreement, encoded, in_batches, latent, names, reconstruction
 from adamant.generation.base import Material
 from adamant.generation.fit import Match, Play, Played, fit
@@ -36,12 +36,11 @@ from adamant.runtime.knobs import OneCycle
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A game, how long it is played, and how many rows keep their label."""
+    """A game, and how long it is played."""
 
     game: AAE
     steps: int
     batch_size: int = 128
-    labels: int | None = None
 
 
 FAST = Rates(critic=2e-3, encoder=1e-3)
@@ -50,7 +49,7 @@ CASES = {
     "told": Case(game=AAE(prior=Gaussian(dim=2), labels=Told(), rates=FAST), steps=3000),
     "petals": Case(game=AAE(prior=Ring(), labels=Placed(), rates=FAST), steps=3000),
     "guessed": Case(
-        game=AAE(prior=Gaussian(dim=2), labels=Guessed((Crop(3), Rotate(15.0)))), steps=15000, labels=100
+        game=AAE(prior=Gaussian(dim=2), labels=Guessed((Crop(3), Rotate(15.0)), rows=100)), steps=15000
     ),
     "clusters": Case(game=AAE(prior=Gaussian(dim=2), labels=Clustered(30)), steps=6000),
 }  # fmt: skip
@@ -142,8 +141,7 @@ def main() -> None:
     heading(f"{args.case}, {args.data}, seed {args.seed}, {steps} steps: {case.game!r}")
     train, val, test = rows_of(args)
     judge = judge_of(args, train)
-    seen = train if case.labels is None else hide(train, case.labels, args.seed)
-    material = Material(data=seen, validation=val)
+    material = Material(data=train, validation=val)
     play = Play(steps=steps, batch_size=case.batch_size, measures=1, shape=OneCycle(0.1, 0.1))
     wall, cpu = time.perf_counter(), time.process_time()
     played = fit(Match(game=case.game, material=material, play=play, seed=args.seed))

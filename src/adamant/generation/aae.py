@@ -21,7 +21,6 @@ from adamant.generation.nets import Dense, Nets, grown
 from adamant.generation.pictures import Grid, Map
 from adamant.generation.priors import Categorical, Gaussian, Prior
 from adamant.random import Rng
-from adamant.runtime.augment import Augment
 from adamant.runtime.average import EMA, Average
 
 
@@ -69,7 +68,7 @@ class AAE:
         if other != material.shape:
             raise InputError(f"Rows to validate with have shape {other}, and to train on {material.shape}: give alike.")
         sound(material)
-        aae_labels.check(self.labels, material.data.y, material.classes, self.prior.parts)
+        aae_labels.check(self.labels, material.data, self.prior.parts)
         if self.critic < 1:
             raise InputError(f"critic is {self.critic}: give the width of its hidden layers, from 1 on.")
 
@@ -121,7 +120,7 @@ class AAE:
         turn.descend("encoder", losses["encoder"])
 
         if isinstance(self.labels, Guessed):
-            losses["labels"] = self._taught(net, turn, self.labels.augment)
+            losses["labels"] = self._taught(net, turn, self.labels)
             turn.descend("labels", losses["labels"])
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -143,15 +142,19 @@ class AAE:
             raise InputError(f"This decoder is told the class of each row: give labels from 0 to {net.heads.told - 1}.")
         return F.one_hot(y, net.heads.told).to(guess.dtype)
 
-    def _taught(self, net: Autoencoder, turn: Turn, augment: tuple[Augment, ...]) -> Tensor:
+    def _taught(self, net: Autoencoder, turn: Turn, labels: Guessed) -> Tensor:
         """Cross-entropy of the guess for labelled rows of the whole set, as many as the batch has."""
-        data = turn.material.data
-        known = (data.y >= 0).nonzero()[:, 0]
-        picked = known[turn.rng.fold("labelled").integers(len(known)).cpu()]
-        x, y = data.x[picked].to(turn.x.device), data.y[picked].to(turn.x.device)
-        for number, change in enumerate(augment):
-            x = change(x, turn.rng.fold("augment").fold(number))
-        return F.cross_entropy(net.code(x)[1], y)
+        known = labels.known(turn.material.data)
+        picked = turn.rng.fold("labelled").integers(len(known)).cpu()
+        x, y = known.x[picked].to(turn.x.device), known.y[picked].to(turn.x.device)
+        guess = net.code(labels.changed(x, turn.rng.fold("labelled")))[1]
+        loss = F.cross_entropy(guess, y)
+        if not labels.steady:
+            return loss
+        with torch.no_grad():
+            held = net.code(turn.x)[1].softmax(1)
+        moved = net.code(labels.changed(turn.x, turn.rng.fold("steady")))[1]
+        return loss + labels.steady * F.kl_div(moved.log_softmax(1), held, reduction="batchmean")
 
     # --- what it is good for ----------------------------------------------------------------------------------------
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import final
 
 import torch
-from torch import Tensor
 
 from adamant.data import DataSet
 from adamant.errors import InputError
@@ -37,10 +37,31 @@ class Placed:
 class Guessed:
     """The encoder guesses the class beside the style, and learns it from those rows that have a label (section 5).
 
-    These rows are few, and are changed by `augment` whenever they are looked at.
+    These rows are few, and are changed by `augment` whenever they are looked at. With `rows` only so many labels of
+    the data are used, as many of each class as of any other. `steady` is the weight of something that the paper has
+    not: the guess of a changed row, labelled or not, is held to that of the row itself (Sajjadi et al., 2016,
+    arXiv:1606.04586).
     """
 
     augment: tuple[Augment, ...] = ()
+    rows: int | None = None
+    steady: float = 0.0
+
+    def changed(self, x: Tensor, rng: Rng) -> Tensor:
+        """Rows (n *d) after all changes."""
+        for number, change in enumerate(self.augment):
+            x = change(x, rng.fold("augment").fold(number))
+        return x
+
+    def known(self, data: DataSet) -> DataSet:
+        """The rows with a label that it learns from."""
+        return _known(data, self.rows)
+
+
+@lru_cache(maxsize=1)
+def _known(data: DataSet, rows: int | None) -> DataSet:
+    kept = data if rows is None else hide(data, rows, 0)
+    return kept.take(kept.y >= 0)
 
 
 @final
@@ -72,8 +93,9 @@ def hide(data: DataSet, keep: int, seed: int) -> DataSet:
     return replace(data, y=y, notes=(*data.notes, f"{keep} rows kept their label"))
 
 
-def check(labels: Labels, y: Tensor, classes: int, parts: int) -> None:
+def check(labels: Labels, data: DataSet, parts: int) -> None:
     """Raise InputError where the rows do not have the labels that this use of them asks for."""
+    y, classes = data.y, len(data.classes)
     name = type(labels).__name__
     if isinstance(labels, Ignored):
         return
@@ -98,6 +120,10 @@ def check(labels: Labels, y: Tensor, classes: int, parts: int) -> None:
     if isinstance(labels, Guessed) and len(present) < classes:
         missing = sorted(set(range(classes)) - set(present.tolist()))
         raise InputError(f"No row of class {missing[0]} has a label, so that Guessed() could never learn it: give one.")
+    if isinstance(labels, Guessed):
+        labels.known(data)
+        if labels.steady < 0 or (labels.steady and not labels.augment):
+            raise InputError(f"steady is {labels.steady}: give a weight from 0 on, and changes to be steady under.")
     if isinstance(labels, Placed) and parts < classes:
         raise InputError(
             f"labels=Placed() asks for a part of the prior for each of {classes} classes and it has {parts}: "

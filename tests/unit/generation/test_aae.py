@@ -325,6 +325,15 @@ def test_hidden_labels_are_as_many_of_each_class_and_follow_the_row():
             hide(data, keep, seed=0)
 
 
+def test_a_number_of_labels_is_as_good_as_hidden_ones():
+    data = rows_of(60)
+    kept = hide(data, 9, seed=0)
+    assert torch.equal(Guessed(rows=9).known(data).rows, data.rows[kept.y >= 0])
+    assert len(Guessed().known(kept)) == 9
+    with pytest.raises(InputError, match="a multiple of 3"):
+        AAE(labels=Guessed(rows=10), nets=TINY).check(Material(data=data, validation=data))
+
+
 def test_guesses_are_taught_by_labelled_rows_alone():
     """The rows of the batch have no label; those of the set that have one are what is learned from."""
     game = GAMES[3]
