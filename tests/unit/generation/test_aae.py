@@ -17,6 +17,7 @@ from adamant.generation.catalogue import vocabulary
 from adamant.generation.nets import Dense
 from adamant.generation.priors import Gaussian, Ring
 from adamant.random import Rng
+from adamant.runtime.augment import Crop
 from adamant.values import read
 
 ROWS, CLASSES, SHAPE = 12, 3, (1, 3, 2)
@@ -352,6 +353,28 @@ def test_guesses_are_taught_by_labelled_rows_alone():
     assert bool(among.any(0).all())
 
 
+def test_a_steady_guess_costs_the_divergence_from_the_guess_of_the_row_itself():
+    game = AAE(prior=Gaussian(dim=2), labels=Guessed((Crop(1),), steady=0.5), nets=TINY, critic=4)
+    material, net = made(game)
+    moves = {}
+    turn = turn_at(material, 0, lambda name, loss: moves.update({name: loss}))
+    game.update(net, turn)
+    rng, x, y = turn.rng, material.data.x, material.data.y
+
+    def guess(rows):
+        return net.encoder(rows)[:, 2:].log_softmax(1)
+
+    picked = rng.fold("labelled").integers(ROWS)
+    labelled = Crop(1)(x[picked], rng.fold("labelled").fold("augment").fold(0))
+    still, moved = guess(x).detach(), guess(Crop(1)(x, rng.fold("steady").fold("augment").fold(0)))
+    wanted = -guess(labelled)[torch.arange(ROWS), y[picked]].mean()
+    wanted = wanted + 0.5 * (still.exp() * (still - moved)).sum(1).mean()
+    torch.testing.assert_close(moves["labels"], wanted)
+    for mine, theirs in zip(*(torch.autograd.grad(loss, net.encoder.parameters()) for loss in (moves["labels"], wanted)),
+                            strict=True):  # fmt: skip
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
+
+
 # --- bad input ----------------------------------------------------------------------------------------------------
 
 
@@ -372,6 +395,7 @@ def with_labels(y):
         (GAMES[1], with_labels(torch.arange(ROWS) % 4), "A label is 3"),
         (AAE(prior=Gaussian(dim=2), labels=Placed(), nets=TINY), rows_of(), r"prior=Ring\(parts=3\)"),
         (AAE(labels=Clustered(1), nets=TINY), rows_of(), "one class at most"),
+        (AAE(labels=Guessed(steady=1.0), nets=TINY), rows_of(), "changes to be steady under"),
         (AAE(critic=0), rows_of(), "critic is 0"),
         (AAE(prior=Gaussian(dim=0)), rows_of(), "dim=0"),
         (GAMES[0], replace(rows_of(), x=rows_of().x.index_fill(0, torch.tensor([4]), math.nan)), "Row 4"),
