@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import final
 
 import torch
+from torch import Tensor
 
 from adamant.data import DataSet
 from adamant.errors import InputError

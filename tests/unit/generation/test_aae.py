@@ -370,8 +370,8 @@ def test_a_steady_guess_costs_the_divergence_from_the_guess_of_the_row_itself():
     wanted = -guess(labelled)[torch.arange(ROWS), y[picked]].mean()
     wanted = wanted + 0.5 * (still.exp() * (still - moved)).sum(1).mean()
     torch.testing.assert_close(moves["labels"], wanted)
-    for mine, theirs in zip(*(torch.autograd.grad(loss, net.encoder.parameters()) for loss in (moves["labels"], wanted)),
-                            strict=True):  # fmt: skip
+    both = (torch.autograd.grad(loss, net.encoder.parameters()) for loss in (moves["labels"], wanted))
+    for mine, theirs in zip(*both, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-7)
 
 
