@@ -1,6 +1,8 @@
 """Small adversarial autoencoders on the embedded digits, in seconds: they rebuild, obey and classify."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -70,3 +72,26 @@ def test_it_finds_classes_that_nobody_named(material):
 def test_clusters_are_named_by_the_row_that_is_surest_of_them():
     guess = torch.tensor([[3.0, 0.0], [9.0, 0.0], [0.0, 1.0], [5.0, 0.0]])
     assert names(guess, torch.tensor([7, 4, 2, 7])).tolist() == [4, 2]
+
+
+def test_a_killed_run_over_a_table_goes_on_bit_for_bit(material, tmp_path):
+    """The units of the columns, which are learned in the first step, come back with the checkpoint."""
+    flat = [replace(part, x=part.x.flatten(1) * 100) for part in (material.data, material.validation)]
+    game = AAE(prior=Gaussian(dim=2), labels=Guessed(rows=50), nets=Dense(wide=16), critic=8)
+    play = Play(steps=12, measures=2, batch_size=32, save_every=0.0)
+    match = Match(game=game, material=Material(data=flat[0], validation=flat[1]), play=play)
+    whole = fit(match)
+
+    def stop(step, _steps, words):
+        if step == 7 and words.startswith("loss"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(match, folder=tmp_path, watch=stop))
+    again = fit(replace(match, folder=tmp_path, resume=True))
+    assert again.final == whole.final
+    for (name, a), b in zip(
+        again.saved.networks.state_dict().items(), whole.saved.networks.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    assert float(again.saved.networks.units.centre.max()) > 10
