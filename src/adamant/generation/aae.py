@@ -137,7 +137,8 @@ class AAE:
     def _weights(self, net: Autoencoder, guess: Tensor, y: Tensor | None) -> Tensor:
         """What the decoder hears of the class (n k): the label, the encoder's opinion, or nothing."""
         if not net.heads.told:
-            return guess.softmax(1) if net.heads.guess else guess
+            taught = not isinstance(self.labels, Guessed) or self.labels.rebuilds
+            return (guess if taught else guess.detach()).softmax(1) if net.heads.guess else guess
         if y is None or (len(y) and (int(y.min()) < 0 or int(y.max()) >= net.heads.told)):
             raise InputError(f"This decoder is told the class of each row: give labels from 0 to {net.heads.told - 1}.")
         return F.one_hot(y, net.heads.told).to(guess.dtype)

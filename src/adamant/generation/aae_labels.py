@@ -41,12 +41,14 @@ class Guessed:
     These rows are few, and are changed by `augment` whenever they are looked at. With `rows` only so many labels of
     the data are used, as many of each class as of any other. `steady` is the weight of something that the paper has
     not: the guess of a changed row, labelled or not, is held to that of the row itself (Sajjadi et al., 2016,
-    arXiv:1606.04586).
+    arXiv:1606.04586). Without `rebuilds` the decoder hears the guess and does not teach it, as it does in the paper: in
+    runs of minutes it teaches mistakes.
     """
 
     augment: tuple[Augment, ...] = ()
     rows: int | None = None
     steady: float = 0.0
+    rebuilds: bool = True
 
     def changed(self, x: Tensor, rng: Rng) -> Tensor:
         """Rows (n *d) after all changes."""

@@ -353,6 +353,17 @@ def test_guesses_are_taught_by_labelled_rows_alone():
     assert bool(among.any(0).all())
 
 
+@pytest.mark.parametrize("rebuilds", [True, False])
+def test_the_decoder_teaches_the_guess_only_where_it_is_to(rebuilds):
+    game = AAE(prior=Gaussian(dim=2), labels=Guessed(rebuilds=rebuilds), nets=TINY, critic=4)
+    material, net = made(game)
+    moves = {}
+    game.update(net, turn_at(material, 0, lambda name, loss: moves.update({name: loss})))
+    slope = torch.autograd.grad(moves["reconstruction"], net.encoder[-1].weight)[0]
+    assert bool(slope[:2].any())
+    assert bool(slope[2:].any()) == rebuilds
+
+
 def test_a_steady_guess_costs_the_divergence_from_the_guess_of_the_row_itself():
     game = AAE(prior=Gaussian(dim=2), labels=Guessed((Crop(1),), steady=0.5), nets=TINY, critic=4)
     material, net = made(game)
