@@ -28,6 +28,7 @@ from adamant.generation.aae_measures import agreement, encoded, in_batches, late
 from adamant.generation.base import Material
 from adamant.generation.fit import Match, Play, Played, fit
 from adamant.generation.judge import train_judge
+from adamant.generation.nets import DCGAN
 from adamant.generation.pictures import Grid, sheet
 from adamant.generation.priors import Gaussian, Ring
 from adamant.runtime.augment import Crop, Rotate
@@ -43,16 +44,22 @@ class Case:
     batch_size: int = 128
 
 
-FAST = Rates(critic=2e-3, encoder=1e-3)
 CASES = {
-    "rebuild": Case(game=AAE(prior=Gaussian(dim=10), rates=FAST), steps=6000),
-    "told": Case(game=AAE(prior=Gaussian(dim=2), labels=Told(), rates=FAST), steps=3000),
-    "petals": Case(game=AAE(prior=Ring(), labels=Placed(), rates=FAST), steps=3000),
+    "rebuild": Case(game=AAE(prior=Gaussian(dim=10)), steps=4000),
+    "told": Case(game=AAE(prior=Gaussian(dim=2), labels=Told()), steps=2000),
+    "petals": Case(game=AAE(prior=Ring(), labels=Placed()), steps=3000),
     "guessed": Case(
-        game=AAE(prior=Gaussian(dim=2), labels=Guessed((Crop(3), Rotate(15.0)), rows=100)), steps=15000
+        game=AAE(
+            prior=Gaussian(dim=5),
+            labels=Guessed((Crop(3), Rotate(15.0)), rows=100, steady=1.0, rebuilds=False),
+            nets=DCGAN(wide=12),
+            rates=Rates(labels=2e-3),
+        ),
+        steps=4000,
+        batch_size=100,
     ),
-    "clusters": Case(game=AAE(prior=Gaussian(dim=2), labels=Clustered(30)), steps=6000),
-}  # fmt: skip
+    "clusters": Case(game=AAE(prior=Gaussian(dim=2), labels=Clustered(30)), steps=4000),
+}
 
 
 def rows_of(args: argparse.Namespace) -> tuple[DataSet, DataSet, DataSet]:
@@ -88,6 +95,8 @@ def report(case: Case, played: Played, rows: DataSet, judge: nn.Module, seed: in
     if game.conditional:
         asked = torch.arange(5000) % len(rows.classes)
         _told("samples of the class that was asked for", agreement(game, net, judge, asked, seed), len(asked))
+        right = int((in_batches(judge, rows.x).argmax(1) == rows.y).sum())
+        _told(f"for scale, the judge on {rows.split} rows", right, len(rows))
     guess = encoded(game, net, rows.x)[1]
     if isinstance(game.labels, Guessed):
         _told("class guessed", int((guess.argmax(1) == rows.y).sum()), len(rows))
@@ -95,8 +104,6 @@ def report(case: Case, played: Played, rows: DataSet, judge: nn.Module, seed: in
         found = names(guess, rows.y)[guess.argmax(1)]
         _told("class by cluster", int((found == rows.y).sum()), len(rows))
         print(f"clusters used: {len(guess.argmax(1).unique())}")
-    right = int((in_batches(judge, rows.x).argmax(1) == rows.y).sum())
-    _told(f"for scale, the judge on {rows.split} rows", right, len(rows))
 
 
 def _told(what: str, right: int, rows: int) -> None:
