@@ -2,7 +2,7 @@
 
 `python benchmarks/autoencoders.py rebuild` trains without labels and prints the error of rebuilding and the two-sample
 test of the codes; `told` asks for classes, `petals` gives each class its part of the prior, `guessed` learns from 100
-labels, and `clusters` from none. Settings were chosen on validation rows, a twelfth of the training split; the
+labels, and `clusters` from none. Settings were chosen on validation rows, cut from the training split; the
 figures are of test rows, which are looked at once, at the end. Nothing stops or chooses early: the last weights count.
 --pictures FOLDER writes what one can look at.
 """
@@ -20,7 +20,7 @@ from common import arguments, heading, network
 from torch import nn
 
 import adamant as am
-from adamant.data import DataSet, split
+from adamant.data import DataSet
 from adamant.evaluation.counting import share
 from adamant.generation.aae import AAE, Rates
 from adamant.generation.aae_labels import Clustered, Guessed, Placed, Told
@@ -66,8 +66,9 @@ def rows_of(args: argparse.Namespace) -> tuple[DataSet, DataSet, DataSet]:
     """Rows to train on, to choose settings by, and to report."""
     if args.data_dir is None:
         sys.exit(f"Say in which folder {args.data}.npz is, with --data-dir or the variable ADAMANT_DATA_DIR.")
-    whole, test = (am.load_data(args.data, split=part, data_dir=args.data_dir) for part in ("train", "test"))
-    train, val = split(whole, 1 / 12, args.seed)
+    train, val, test = (
+        am.load_data(args.data, split=part, data_dir=args.data_dir) for part in ("train", "val", "test")
+    )
     return train, val, test
 
 
