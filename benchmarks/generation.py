@@ -23,6 +23,7 @@ from PIL import Image
 
 import adamant as am
 from adamant.data import Mix, load_data
+from adamant.evaluation import QUICK
 from adamant.generation.base import Material
 from adamant.generation.fit import Match, Play, Played, fit
 from adamant.generation.gan import GAN
@@ -34,6 +35,7 @@ from adamant.generation.pictures import Grid, sheet
 from adamant.generation.samples import draw
 from adamant.models import build
 from adamant.runtime.knobs import Cosine
+from adamant.training import Plan
 from adamant.values import brief
 
 
@@ -120,9 +122,9 @@ def gain(seeds: int, few: int = 200, epochs: int = 30) -> list[dict[str, Any]]:
                     played = fit(Match(game=game, material=material, play=Play(steps=1200), seed=seed))
                     rows = Mix(real=train, generated=draw(played.saved, 2000, seed=seed), share=share)
                 # As many steps: an epoch is over when the real rows are.
-                plan = am.Plan(epochs=round(epochs * (1 - share)), batch_size=48)
+                plan = Plan(epochs=round(epochs * (1 - share)), batch_size=48)
                 hard = am.train(model, rows, recipe, threat, validation=val, plan=plan, seed=seed)
-                found = am.audit(hard, test, threat, seed=seed, suite=am.evaluation.QUICK)
+                found = am.audit(hard, test, threat, seed=seed, suite=QUICK)
                 told = found.summary()
                 clean.append(told["clean"]["accuracy"])
                 robust.append(told["robust"]["accuracy"])

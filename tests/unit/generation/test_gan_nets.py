@@ -52,9 +52,12 @@ def test_weights_are_the_seeds_alone(nets):
     torch.manual_seed(2)
     again, other = made(nets, (1, 12, 12), spectral=True), made(nets, (1, 12, 12), spectral=True, seed=1)
     for one, same, different in zip(first, again, other, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(one.state_dict().values(), same.state_dict().values(), strict=True)
+        )
         assert any(
-            not torch.equal(a, b) for a, b in zip(one.state_dict().values(), different.state_dict().values(), strict=True)
+            not torch.equal(a, b)
+            for a, b in zip(one.state_dict().values(), different.state_dict().values(), strict=True)
         )
 
 
@@ -119,12 +122,12 @@ def test_the_auxiliary_classifier_names_classes():
     torch.testing.assert_close(look(torch.ones(2, 6), torch.tensor([0, 1]))[0], look(torch.ones(1, 6))[0])
 
 
-OWN = '''
+OWN = """
 from torch import nn
 def make(): return nn.Sequential(nn.Linear(5, 12), nn.Sigmoid(), nn.Unflatten(1, (1, 3, 4)))
 def look(): return nn.Sequential(nn.Flatten(), nn.Linear(12, 7), nn.ReLU())
 def flat(): return nn.Conv2d(1, 1, 3)
-'''
+"""
 
 
 @pytest.fixture

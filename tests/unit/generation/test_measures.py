@@ -125,7 +125,9 @@ def test_spread_over_the_classes():
 
 def test_the_nearest_of_others():
     among = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    torch.testing.assert_close(nearest(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), among, chunk=1), torch.tensor([1.0, 2.0]))
+    torch.testing.assert_close(
+        nearest(torch.tensor([[0.0, 1.0], [3.0, 2.0]]), among, chunk=1), torch.tensor([1.0, 2.0])
+    )
 
 
 def test_memorising_shows():
