@@ -60,7 +60,7 @@ def test_a_killed_run_goes_on_bit_for_bit(at, material, tmp_path):
         assert step == other
         assert torch.equal(x, z)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["what"] for line in lines if line["what"] != "stopped"][0] == "start"
+    assert lines[0]["what"] == "start"
     assert sum(line["what"] == "epoch" for line in lines) == 3
     done = fit(replace(match, resume=True))  # nothing is left to do
     assert same(done.saved.networks, whole.saved.networks)
@@ -215,7 +215,7 @@ def test_files_that_are_no_game(tmp_path):
     from adamant.generation.files import KEY
 
     saved = Saved(game=GAME, networks=GAME.build((1, 8, 8), 10, 0), shape=(1, 8, 8), classes=TRAIN.classes)
-    with pytest.raises(InputError, match="end the path in .safetensors"):
+    with pytest.raises(InputError, match="end the path in"):
         save(tmp_path / "game.pt", saved)
     with pytest.raises(InputError, match="There is no file"):
         load(tmp_path / "none.safetensors")
