@@ -77,9 +77,10 @@ def made(case: str, seed: int, folder: Path | None, quick: bool) -> tuple[Played
 
 def one(case: str, seed: int, out: Path | None, folder: Path | None, quick: bool) -> dict[str, Any]:
     """Train, measure on the test rows, and draw."""
+    began = time.process_time()
     print(f"{case}: {brief(CASES[case].game)}, {brief(CASES[case].play)}")
     played, last = made(case, seed, folder, quick)
-    seconds = time.process_time()
+    seconds = time.process_time() - began
     found = played.saved.game.measure(played.saved.networks, last, seed + 1)
     rows = draw(played.saved, 1000, seed=seed, judge=last.judge)
     result = {
@@ -125,9 +126,7 @@ def gain(seeds: int, few: int = 200, epochs: int = 60) -> None:
                 told = am.audit(hard, test, threat, seed=seed, suite=QUICK).summary()
                 pair = (told["clean"]["accuracy"], told["robust"]["accuracy"])
                 found.setdefault((recipe.name, share), []).append(pair)
-    print(
-        f"{few} rows of digits, Linf({threat.eps}), {seeds} seeds: mean (standard deviation) on {len(test)} test rows"
-    )
+    print(f"{few} rows of digits, Linf({threat.eps}), {seeds} seeds: mean (deviation) on {len(test)} test rows")
     for (name, share), pairs in found.items():
         clean, robust = zip(*pairs, strict=True)
         print(
@@ -143,16 +142,17 @@ def _spread(values: Sequence[float]) -> float:
 def main() -> None:
     """Read the arguments and run one case."""
     parser = arguments(__doc__)
-    parser.add_argument("case", choices=(*CASES, "gain"))
+    parser.add_argument("cases", nargs="+", choices=(*CASES, "gain"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     heading("What a game of networks makes")
-    if args.case == "gain":
-        gain(1 if args.quick else args.seeds)
-    else:
-        one(args.case, args.seed, args.out, args.data_dir, args.quick)
+    for case in args.cases:
+        if case == "gain":
+            gain(1 if args.quick else args.seeds)
+        else:
+            one(case, args.seed, args.out, args.data_dir, args.quick)
 
 
 if __name__ == "__main__":
