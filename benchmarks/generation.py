@@ -4,6 +4,8 @@
 validation rows, and measures on the test rows, beside real rows (floor) and noise (ceiling). CPU seconds are of the
 whole process, the classifier that measures included. Samples are drawn class by class into --out.
 
+`python benchmarks/generation.py games` plays games of several papers on the digits.
+
 `python benchmarks/generation.py gain` trains a small network on few digits, with and without made rows beside them, for
 --seeds seeds: clean and robust accuracy on the test rows, each pair from the same start and with as many steps.
 """
@@ -29,9 +31,9 @@ from adamant.generation.base import Material
 from adamant.generation.fit import Match, Play, Played, fit
 from adamant.generation.gan import GAN
 from adamant.generation.judge import train_judge
-from adamant.generation.losses import R1
+from adamant.generation.losses import R1, R2, GradientPenalty, Hinge, Relativistic, Wasserstein
 from adamant.generation.measures import copied
-from adamant.generation.nets import Projection
+from adamant.generation.nets import Auxiliary, Projection
 from adamant.generation.pictures import Grid, sheet
 from adamant.generation.samples import draw
 from adamant.models import build
@@ -106,6 +108,32 @@ def one(case: str, seed: int, out: Path | None, folder: Path | None, quick: bool
     return result
 
 
+NAMED = {
+    "R1": GAN(),
+    "WGAN-GP": GAN(loss=Wasserstein(), penalties=(GradientPenalty(),), critics=5, rate=1e-4),
+    "R3GAN": GAN(loss=Relativistic(), penalties=(R1(), R2())),
+    "SNGAN": GAN(loss=Hinge(), penalties=(), spectral=True),
+    "no penalty": GAN(penalties=()),
+    "projection": GAN(labels=Projection()),
+    "AC-GAN": GAN(labels=Auxiliary()),
+}
+
+
+def games(seed: int, quick: bool) -> None:
+    """Games by their names in papers, on the digits, with as many moves of the generator."""
+    train, val, test = (load_data("digits", split=part) for part in ("train", "val", "test"))
+    material = Material(data=train, validation=val, judge=train_judge(train))
+    last = replace(material, validation=test)
+    print(f"digits, floor {last.reference.floor.frechet:.3g}, noise {last.reference.ceiling.frechet:.4g}")
+    for name, game in NAMED.items():
+        began = time.process_time()
+        play = Play(steps=150 if quick else 2000, measures=5)
+        played = fit(Match(game=game, material=material, play=play, seed=seed))
+        found = game.measure(played.saved.networks, last, seed + 1).figures
+        told = ", ".join(f"{k} {found[k]:.3g}" for k in ("frechet", "precision", "recall", "coverage", "modes"))
+        print(f"{name:10} {told}; {time.process_time() - began:.0f} CPU s", flush=True)
+
+
 def gain(seeds: int, few: int = 200, epochs: int = 60) -> None:
     """Clean and robust accuracy with no made rows, and with a third and two thirds of each batch made."""
     threat, found = am.Linf(0.1), dict[tuple[str, float], list[tuple[float, float]]]()
@@ -142,7 +170,7 @@ def _spread(values: Sequence[float]) -> float:
 def main() -> None:
     """Read the arguments and run one case."""
     parser = arguments(__doc__)
-    parser.add_argument("cases", nargs="+", choices=(*CASES, "gain"))
+    parser.add_argument("cases", nargs="+", choices=(*CASES, "games", "gain"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -151,6 +179,8 @@ def main() -> None:
     for case in args.cases:
         if case == "gain":
             gain(1 if args.quick else args.seeds)
+        elif case == "games":
+            games(args.seed, args.quick)
         else:
             one(case, args.seed, args.out, args.data_dir, args.quick)
 

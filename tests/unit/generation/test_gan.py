@@ -148,9 +148,15 @@ class Backwards:
 
 
 def test_a_loss_with_the_wrong_sign_shows_and_is_said(material):
-    found = fit(Match(game=GAN(loss=Backwards()), material=material, play=Play(steps=300, measures=2))).final
+    said: list[str] = []
+    match = Match(
+        game=GAN(loss=Backwards()), material=material, play=Play(steps=300, measures=2),
+        watch=lambda step, steps, words: said.append(words),
+    )  # fmt: skip
+    found = fit(match).final
     assert found.figures["frechet"] > 0.3 * material.reference.ceiling.frechet
     assert any("Only" in line or "tells" in line for line in found.warnings)
+    assert any(line.startswith("epoch 1") and ("Only" in line or "tells" in line) for line in said)
 
 
 def test_the_monitor_sees_a_collapse(material):
