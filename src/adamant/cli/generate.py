@@ -93,6 +93,7 @@ class Generate(Data):
         threat = words.threat(self.threat) if self.threat else None
         material = Material(data=data, validation=validation, target=target, threat=threat)
         game.check(material)  # before anything is trained
+        self._play().check(len(data))
         if isinstance(game, Sampler):
             self.console.print("Training the classifier whose features measure what is made.")
             material = replace(material, judge=train_judge(data))
