@@ -66,10 +66,8 @@ def rows_of(args: argparse.Namespace) -> tuple[DataSet, DataSet, DataSet]:
     """Rows to train on, to choose settings by, and to report."""
     if args.data_dir is None:
         sys.exit(f"Say in which folder {args.data}.npz is, with --data-dir or the variable ADAMANT_DATA_DIR.")
-    train, val, test = (
-        am.load_data(args.data, split=part, data_dir=args.data_dir) for part in ("train", "val", "test")
-    )
-    return train, val, test
+    parts = [am.load_data(args.data, split=part, data_dir=args.data_dir) for part in ("train", "val", "test")]
+    return parts[0], parts[1], parts[2]
 
 
 def judge_of(args: argparse.Namespace, train: DataSet) -> nn.Module:

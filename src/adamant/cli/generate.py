@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adamant import runs
 from adamant.cli import words
-from adamant.cli.common import Data, at_least_one
+from adamant.cli.common import Data, at_least_one, of_this_process
 from adamant.data import DataSet
 from adamant.files import make_folder
 from adamant.generation.base import Game, Material, Sampler
@@ -72,7 +72,7 @@ class Generate(Data):
         with me.progress("generate", "steps") as tell:
             played = fit(
                 Match(
-                    game=game, material=material, play=self._play(), seed=self.seed, device=self.device or "cpu",
+                    game=game, material=material, play=self._play(), seed=self.seed, device=self._place(),
                     folder=folder, resume=self.resume, watch=tell,
                 )
             )  # fmt: skip
@@ -93,6 +93,7 @@ class Generate(Data):
         threat = words.threat(self.threat) if self.threat else None
         material = Material(data=data, validation=validation, target=target, threat=threat)
         game.check(material)  # before anything is trained
+        self._play().check(len(data))
         if isinstance(game, Sampler):
             self.console.print("Training the classifier whose features measure what is made.")
             material = replace(material, judge=train_judge(data))
@@ -101,7 +102,10 @@ class Generate(Data):
     def _target(self, data: DataSet) -> nn.Module:
         assert self.target is not None
         raw = load_model(self.target, arch=self.arch, shape=tuple(data.x.shape[1:]), classes=len(data.classes))
-        return as_logits(raw.to(self.device or "cpu"), data.x[:16].to(self.device or "cpu"))[0]
+        return as_logits(raw.to(self._place()), data.x[:16].to(self._place()))[0]
+
+    def _place(self) -> str:
+        return self.device or of_this_process() or "cpu"
 
     def _write(self, folder: Path, game: Game, played: Played, material: Material, test: DataSet) -> None:
         last = replace(material, validation=test)

@@ -71,7 +71,7 @@ class GAN:
         }
 
     def update(self, networks: nn.Module, turn: Turn) -> dict[str, Tensor]:
-        """The discriminator's moves, each against new rows, then the generator's."""
+        """The discriminator's moves, each against rows made anew, then the generator's."""
         losses: dict[str, Tensor] = {}
         for move in range(self.critics):
             losses |= self._look(networks, turn, turn.rng.fold(f"move {move}"), turn.step * self.critics + move)

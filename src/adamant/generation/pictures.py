@@ -49,6 +49,6 @@ def sheet(grid: Grid, *, least: int = 280) -> Tensor:
     rows = -(-len(x) // grid.columns)
     full = torch.ones(rows * grid.columns, *x.shape[1:])
     full[: len(x)] = x
-    times = max(1, -(-least // (grid.columns * (x.shape[3] + 1))))
+    times = max(1, -(-least // (grid.columns * x.shape[3])))
     framed = F.pad(full.repeat_interleave(times, 2).repeat_interleave(times, 3), (0, 1, 0, 1), value=0.5)
     return framed.unflatten(0, (rows, grid.columns)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
