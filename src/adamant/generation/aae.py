@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast, final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,11 @@ class AAE:
     rates: Rates = Rates()
     penalties: tuple[Penalty, ...] = (R1(gamma=1.0, every=4),)  # on the critics; the paper has none
     average: Average | None = EMA(0.998)
-    averaged: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The critics are of no use afterwards."""
+        return ("encoder", "decoder")
 
     @property
     def conditional(self) -> bool:
