@@ -17,6 +17,10 @@ class AccessError(AdamantError, TypeError):
     """An attack asks for more than its access to the model gives."""
 
 
+class Spent(KeyboardInterrupt):  # noqa: N818
+    """A model has spent its budget of queries: a run ends as with Ctrl-C, and what is finished is kept."""
+
+
 class RunError(AdamantError, OSError):
     """A run folder cannot be written, read, or resumed."""
 

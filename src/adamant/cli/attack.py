@@ -17,7 +17,7 @@ from adamant import runs
 from adamant.adversary import Status
 from adamant.calling import Caller, Settings, untouched
 from adamant.cli import words
-from adamant.cli.common import Source, at_least_one
+from adamant.cli.common import Source, at_least_one, seen
 from adamant.data import DataSet, load_data
 from adamant.engine import run
 from adamant.errors import InputError
@@ -46,7 +46,8 @@ class Attack(Source):
     attack: str = "PGD(steps=40)"
     threat: str = "linf:8/255"
     """What may be changed; a norm without a budget (l2) asks a minimum-norm attack for the smallest change."""
-    access: str = "WhiteBox()"
+    access: str = ""
+    """What the attack sees: WhiteBox(), NES(n=100), ScoresOnly(); by default all that the model shows."""
     max_looks: int | None = None
     """At most so many forwards per row."""
     out: str = "runs/attack"
@@ -55,11 +56,7 @@ class Attack(Source):
     def run(self) -> int:
         """Attack and write what came of it."""
         at_least_one(max_looks=self.max_looks, classes=self.classes)
-        attack, threat, access = (
-            words.attack(self.attack),
-            words.threat(self.threat, budget=False),
-            words.sight(self.access),
-        )
+        attack, threat = words.attack(self.attack), words.threat(self.threat, budget=False)
         if (self.input is None) == (self.data is None):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
         self.check_device()
@@ -69,6 +66,7 @@ class Attack(Source):
         device = runs.device_of(raw)
         model, notes = as_logits(raw, data.x[:16].to(device))
         goal = Untargeted(data.y) if self.target is None else Targeted(data.y, torch.full_like(data.y, self.target))
+        access = seen(self.access, model)
         # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
         lanes = 1 if self.input else Settings().lanes
         with self.progress("attack", "rows") as tell:
@@ -79,7 +77,7 @@ class Attack(Source):
                 attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings
             )
         document: dict[str, Any] = {
-            "attack": brief(attack), "threat": brief(threat), "seed": self.seed, "notes": list(notes),
+            "attack": brief(attack), "threat": brief(threat), "access": brief(access), "seed": self.seed, "notes": list(notes),
             "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
             "success_rate": out.success_rate, "robust_accuracy": out.robust_accuracy,
             "median_size": float(out.size[out.broken].median()) if out.broken.any() else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from adamant.access import Access
+from adamant.access import Access, Sight
 from adamant.attacks import (
     APGD,
     APGDL1,
@@ -338,6 +338,26 @@ PATCH = Suite(
     ),
 )
 
+# Of models that show scores or labels and nothing else. PLACEHOLDER
+SCORES = Suite(
+    "scores_v1",
+    when="the default for a model that shows scores only, and under --access ScoresOnly()",
+    others=(
+        Course((Draws(steps=29), Square(steps=300), RandomSearch(steps=300)), ("noise", "Square", "random"), ("Linf", "L2", "L1")),
+        Course((SparseRS(steps=1500),), ("Sparse-RS",), ("L0",)),
+        Course((Draws(steps=99), RandomSearch(steps=1500)), ("random members", _SCORES)),
+    ),
+)
+LABELS = Suite(
+    "labels_v1",
+    when="the default for a model that shows labels only, and under --access LabelsOnly()",
+    others=(
+        Course((*_LABELS.attacks, _rays(2000), _hops(12)), ("noise", "RayS", "HopSkipJump"), ("Linf",)),
+        Course((*_LABELS.attacks, _hops(20)), ("noise", "HopSkipJump"), ("L2",)),
+        Course((Draws(steps=999),), ("noise",)),
+    ),
+)
+
 # Version 0: what audits ran before there were better ones.
 QUICK_0 = Suite("quick_v0", (FGSM(), PGD(steps=20)), "superseded by quick_v1")
 STANDARD_0 = Suite(
@@ -351,7 +371,7 @@ FULL_0 = Suite(
     "superseded by strict_v1",
 )
 CATALOGUE: tuple[Suite, ...] = (
-    QUICK, STANDARD, STRICT, SPATIAL, PATCH, AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
+    QUICK, STANDARD, STRICT, SPATIAL, PATCH, SCORES, LABELS, AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -369,3 +389,8 @@ def seekers(threat: object, access: Access) -> tuple[Part, ...]:
     """The attacks that look for the smallest change; none where the norm has none, or the access gives no gradient."""
     found = next((parts for kind, parts in CURVES if isinstance(threat, kind)), ())
     return tuple(a for a in found if a.needs <= access.gives)
+
+
+def default_suite(access: Access) -> Suite:
+    """What an audit runs where nobody asks for a suite, by what the access gives."""
+    return {Sight.GRADIENT: STANDARD, Sight.SCORES: SCORES, Sight.LABELS: LABELS}[access.gives]

@@ -14,6 +14,8 @@ from torch import nn
 
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
+from adamant.models.http import load_endpoint
+from adamant.models.sklearn import PICKLES, load_estimator, load_lightgbm, load_xgboost, refuse_pickle
 from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
 
 
@@ -37,13 +39,19 @@ def _ends(*suffixes: str) -> Callable[[str], bool]:
 NAMES: tuple[Door, ...] = (
     Door("zoo:NAME", _begins("zoo:"), load_zoo),
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
+    Door("http://...", _begins("http://", "https://", "Endpoint("), load_endpoint),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
+    Door("", _ends(*PICKLES), refuse_pickle),
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
-OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = ()
+OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
+    ("xgboost", load_xgboost),
+    ("lightgbm", load_lightgbm),
+    ("sklearn", load_estimator),
+)
 
 
 def opener(held: Any) -> Callable[[Any, Ask], nn.Module] | None:

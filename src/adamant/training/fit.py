@@ -13,6 +13,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, distributed, nn
 
+from adamant.access import Sight, sight
 from adamant.adversary import Status
 from adamant.batch import PerRow
 from adamant.calling import untouched
@@ -78,7 +79,12 @@ def fit(job: Job) -> Report:
 
 
 def check(job: Job) -> None:
-    """Raise InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
+    """Raise ModelError for a model without gradients, InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
+    if (shown := sight(job.model)) < Sight.GRADIENT:
+        raise ModelError(
+            f"This model shows {shown.name.lower()} only and its weights get no gradient: it can be attacked and audited, "
+            "and not trained here. Train it where it was made, or train a network of the zoo on the same data."
+        )
     job.plan.check(len(job.data.y))
     if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
         raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")

@@ -82,6 +82,7 @@ class _Through:
 
     noise: Tensor  # (copies, rows, *d)
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.GRADIENT
     exact: ClassVar[bool] = False
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:

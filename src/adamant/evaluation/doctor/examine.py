@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamant.access import Access, Sight, WhiteBox
+from adamant.access import Access, Sight, plain, sight
 from adamant.batch import PerRow, take
 from adamant.calling import Settings, untouched, unwrapped
 from adamant.errors import InputError, ModelError
@@ -55,7 +55,7 @@ def examine(
     if isinstance(eps, PerRow) and len(eps.values) != len(data.x):
         raise InputError(f"There are {len(eps.values)} budgets for {len(data.x)} rows.")
     chosen = permutation(len(data.x), seed, "doctor")[:rows].sort().values
-    return _Round(model, data, threat, seed, chosen, settings or Settings(), access or WhiteBox()).all(
+    return _Round(model, data, threat, seed, chosen, settings or Settings(), access or plain(model)).all(
         classes if classes is not None else len(data.classes) or None, claimed
     )
 
@@ -152,8 +152,9 @@ class _Round:
     def _with_gradients(self, p: Patient) -> None:
         names = ("D4", "D5", "D6", "D7", "D14", "D15", "D16", "D17", "D18", "D19", "D21", "D27")
         if self.access.gives < Sight.GRADIENT:
-            self.add(*(_skipped(n, f"{type(self.access).__name__} sees no gradient") for n in names))
-            self.add(basics.scale(p, None))
+            shown = "this model shows" if sight(p.model) < Sight.GRADIENT else f"{type(self.access).__name__} sees"
+            self.add(*(_skipped(n, f"{shown} no gradient") for n in names))
+            self.add(_skipped("D9", f"{shown} no gradient") if "model" in shown else basics.scale(p, None))
             return
         self.add(gradients.graph(p))
         through = self.found["D4"].verdict == Verdict.PASS
