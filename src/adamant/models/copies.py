@@ -134,6 +134,16 @@ class Kernel(nn.Module):
         self.register_buffer("duals", _tensor(_pairs_of(held)))
         self.register_buffer("bias", _tensor(held.intercept_))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """That classes with as many votes are told apart by their scores."""
+        if self.classes == 2:
+            return ()
+        return (
+            "An SVC of several classes is taken by its decision_function, as with break_ties=True: where two classes have "
+            "as many votes, its predict takes the first of them, and may say another label.",
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         pairs = self._kernel(x) @ self.duals + self.bias  # of classes i < j, above zero for i
         return pairs if self.classes == 2 else self._votes(pairs)
