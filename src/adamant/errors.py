@@ -17,7 +17,7 @@ class AccessError(AdamantError, TypeError):
     """An attack asks for more than its access to the model gives."""
 
 
-class Spent(KeyboardInterrupt):  # noqa: N818
+class Spent(KeyboardInterrupt):
     """A model has spent its budget of queries: a run ends as with Ctrl-C, and what is finished is kept."""
 
 

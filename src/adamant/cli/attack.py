@@ -14,12 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from adamant import runs
-from adamant.adversary import Status
+from adamant.access import Access
+from adamant.adversary import Attack as AnyAttack
+from adamant.adversary import Composite, Outcome, Status
 from adamant.calling import Caller, Settings, untouched
 from adamant.cli import words
 from adamant.cli.common import Source, at_least_one, seen
 from adamant.data import DataSet, load_data
-from adamant.engine import run
+from adamant.engine import Interrupted, run
 from adamant.errors import InputError
 from adamant.files import make_folder, write_whole
 from adamant.goals import Targeted, Untargeted
@@ -67,17 +69,11 @@ class Attack(Source):
         model, notes = as_logits(raw, data.x[:16].to(device))
         goal = Untargeted(data.y) if self.target is None else Targeted(data.y, torch.full_like(data.y, self.target))
         access = seen(self.access, model)
-        # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
-        lanes = 1 if self.input else Settings().lanes
-        with self.progress("attack", "rows") as tell:
-            settings = Settings(
-                max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, "")
-            )
-            out = run(
-                attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings
-            )
+        out, stopped = self._attacked(attack, model, data, goal, threat, access)
+        data = data.take(torch.arange(len(out.status)))
         document: dict[str, Any] = {
-            "attack": brief(attack), "threat": brief(threat), "access": brief(access), "seed": self.seed, "notes": list(notes),
+            "attack": brief(attack), "threat": brief(threat), "access": brief(access), "seed": self.seed,
+            "notes": [*notes, *([stopped] if stopped else [])],
             "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
             "success_rate": out.success_rate, "robust_accuracy": out.robust_accuracy,
             "median_size": float(out.size[out.broken].median()) if out.broken.any() else None,
@@ -96,7 +92,34 @@ class Attack(Source):
         write_whole(folder / "result.json", json.dumps(document, indent=1) + "\n")
         self.say(document)
         self._tell(document, folder)
-        return 0
+        if stopped:
+            self.console.print(stopped, soft_wrap=True)
+        return 130 if stopped else 0
+
+    def _attacked(
+        self,
+        attack: AnyAttack | Composite,
+        model: nn.Module,
+        data: DataSet,
+        goal: Untargeted | Targeted,
+        threat: Projectable | Parametric,
+        access: Access,
+    ) -> tuple[Outcome, str]:
+        """What became of the rows; where the run was stopped, of those that it came to, and what stopped it."""
+        # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
+        lanes = 1 if self.input else Settings().lanes
+        rng = Rng.of(self.seed, data.rows)
+        with self.progress("attack", "rows") as tell:
+            settings = Settings(
+                max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, "")
+            )
+            try:
+                return run(attack, model, data.x, goal, threat, access=access, rng=rng, settings=settings), ""
+            except Interrupted as stop:
+                if stop.outcome is None:
+                    raise
+                came = f"{len(stop.outcome.status):,} of {len(data.y):,} rows were attacked"
+                return stop.outcome, f"Stopped{f': {stop.why}' if stop.why else ''}; {came}."
 
     def _picture(self) -> DataSet:
         if not Path(str(self.input)).is_file():

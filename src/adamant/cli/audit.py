@@ -35,8 +35,8 @@ class Audit(Source):
     threat: str = ""
     """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, spatial, 'patch:(5, 5)', or as in Python."""
     suite: str = ""
-    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'; by default
-    standard, or scores or labels where no more is seen of the model."""
+    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'; when left
+    out standard, or scores or labels where no more is seen of the model."""
     access: str = ""
     """What the adversary sees: WhiteBox(), NES(n=100), EOT(20), ScoresOnly(); by default all that the model shows."""
     max_looks: int | None = None

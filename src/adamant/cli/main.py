@@ -94,7 +94,9 @@ def main(args: list[str] | None = None) -> None:
         goes_on = hasattr(command, "resume")
         kept = "What was finished is kept; the same command with --resume goes on."
         why = str(stop) if isinstance(stop, Spent) else getattr(stop, "why", "")
-        errors.print(f"adamant: stopped{f': {why}' if why else ''}. {kept if goes_on else 'Start it again when you like.'}")
+        errors.print(
+            f"adamant: stopped{f': {why}' if why else ''}. {kept if goes_on else 'Start it again when you like.'}"
+        )
         code = 130
     sys.exit(code)
 

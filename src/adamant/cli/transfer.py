@@ -37,7 +37,8 @@ class Transfer(Data):
     """Its last point is taken, as nobody asks the target on the way."""
     threat: str = "linf:8/255"
     access: str = ""
-    """What is seen of a source: all that it shows, or less; Varied((Resize(), Scale(5)), n=5, blur=7) makes examples that carry further."""
+    """What is seen of a source, by default all that it shows; Varied((Resize(), Scale(5)), n=5, blur=7) makes examples
+    that carry further."""
     out: str = "runs/transfer"
     """Where the results go."""
 
@@ -56,7 +57,8 @@ class Transfer(Data):
             attack, models, models, data.x, Untargeted(data.y), threat, access=access, rng=Rng.of(self.seed, data.rows)
         )
         document: dict[str, Any] = {
-            "attack": brief(attack), "threat": brief(threat), "access": brief(access) if access else "all that each model shows", "seed": self.seed,
+            "attack": brief(attack), "threat": brief(threat), "seed": self.seed,
+            "access": brief(access) if access else "all that each model shows",
             "rows": len(data.y), "clean": found.clean, "rate": found.rate,
             "provenance": runs.provenance(runs.command_line(), runs.device_of(next(iter(models.values())))),
         }  # fmt: skip

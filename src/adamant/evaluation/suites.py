@@ -31,6 +31,7 @@ from adamant.attacks import (
     Within,
 )
 from adamant.evaluation.course import Course, Part, Suite
+from adamant.evaluation.unseen import LABELS, SCORES
 from adamant.losses import DLR, CrossEntropy, Margin
 from adamant.threats import L0, L1, L2, Linf
 
@@ -338,26 +339,6 @@ PATCH = Suite(
     ),
 )
 
-# Of models that show scores or labels and nothing else. PLACEHOLDER
-SCORES = Suite(
-    "scores_v1",
-    when="the default for a model that shows scores only, and under --access ScoresOnly()",
-    others=(
-        Course((Draws(steps=29), Square(steps=300), RandomSearch(steps=300)), ("noise", "Square", "random"), ("Linf", "L2", "L1")),
-        Course((SparseRS(steps=1500),), ("Sparse-RS",), ("L0",)),
-        Course((Draws(steps=99), RandomSearch(steps=1500)), ("random members", _SCORES)),
-    ),
-)
-LABELS = Suite(
-    "labels_v1",
-    when="the default for a model that shows labels only, and under --access LabelsOnly()",
-    others=(
-        Course((*_LABELS.attacks, _rays(2000), _hops(12)), ("noise", "RayS", "HopSkipJump"), ("Linf",)),
-        Course((*_LABELS.attacks, _hops(20)), ("noise", "HopSkipJump"), ("L2",)),
-        Course((Draws(steps=999),), ("noise",)),
-    ),
-)
-
 # Version 0: what audits ran before there were better ones.
 QUICK_0 = Suite("quick_v0", (FGSM(), PGD(steps=20)), "superseded by quick_v1")
 STANDARD_0 = Suite(
@@ -371,7 +352,8 @@ FULL_0 = Suite(
     "superseded by strict_v1",
 )
 CATALOGUE: tuple[Suite, ...] = (
-    QUICK, STANDARD, STRICT, SPATIAL, PATCH, SCORES, LABELS, AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
+    QUICK, STANDARD, STRICT, SPATIAL, PATCH, SCORES, LABELS,
+    AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,10 @@ _LINEAR = (
     "LogisticRegression", "LogisticRegressionCV", "LinearSVC", "SGDClassifier", "RidgeClassifier", "RidgeClassifierCV",
     "Perceptron", "PassiveAggressiveClassifier", "LinearDiscriminantAnalysis",
 )  # fmt: skip
+TIES = (
+    "An SVC of several classes is taken by its decision_function, as with break_ties=True: where two classes have as "
+    "many votes, its predict takes the first of them, and may say another label."
+)
 _ACTS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity, "logistic": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU,
 }  # fmt: skip
@@ -52,7 +56,7 @@ def _copy(step: Any, makers: dict[str, Callable[[Any], nn.Module | None]]) -> nn
 
 
 class Features(nn.Module):
-    """Rows (n *d) flattened to (n f) in float64; raises `ModelError` where f is not what the estimator was fitted on."""
+    """Rows (n *d) flattened to (n f) in float64; raises `ModelError` where the estimator was fitted on another f."""
 
     def __init__(self, features: int, name: str) -> None:
         super().__init__()
@@ -137,12 +141,7 @@ class Kernel(nn.Module):
     @property
     def notes(self) -> tuple[str, ...]:
         """That classes with as many votes are told apart by their scores."""
-        if self.classes == 2:
-            return ()
-        return (
-            "An SVC of several classes is taken by its decision_function, as with break_ties=True: where two classes have "
-            "as many votes, its predict takes the first of them, and may say another label.",
-        )
+        return (TIES,) if self.classes > 2 else ()
 
     def forward(self, x: Tensor) -> Tensor:
         pairs = self._kernel(x) @ self.duals + self.bias  # of classes i < j, above zero for i
@@ -215,11 +214,12 @@ def _svc(held: Any) -> nn.Module | None:
 
 def _standard(held: Any) -> nn.Module:
     scale = 1 / np.asarray(1.0 if held.scale_ is None else held.scale_)
-    return Affine(scale, -scale * (0.0 if held.mean_ is None else held.mean_))
+    return Affine(scale, -scale * (held.mean_ if held.with_mean else 0.0))
 
 
 def _min_max(held: Any) -> nn.Module:
-    return Affine(held.scale_, held.min_, tuple(map(float, held.feature_range)) if held.clip else None)
+    low, high = held.feature_range
+    return Affine(held.scale_, held.min_, (float(low), float(high)) if held.clip else None)
 
 
 def _max_abs(held: Any) -> nn.Module | None:

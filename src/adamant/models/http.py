@@ -93,8 +93,8 @@ class Patience:
 class Endpoint(nn.Module):
     """A service as a model that shows scores or labels only.
 
-    Rows (n *d) are sent by POST, at most `chunk` in a request and `rate` requests in a second. A busy service (429, 5xx)
-    or one that is slow or cuts the line is asked again. No input is sent twice: answers are remembered, so that
+    Rows (n *d) are sent by POST, at most `chunk` in a request and `rate` requests in a second. A service that is busy
+    (429, 5xx), slow, or cuts the line is asked again. No input is sent twice: answers are remembered, so that
     `queries`, the rows sent, can be fewer than the forwards in the books. With a `budget` no more rows are ever sent
     (one that has to be sent again counts again): then the run ends as with Ctrl-C, and what is finished is kept.
     Raises `InputError` for settings that make no sense, `ModelError` when the service refuses or makes no sense.

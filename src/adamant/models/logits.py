@@ -63,8 +63,8 @@ def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 _LESS = {
-    Sight.SCORES: "The model shows scores and no gradient: nothing here followed its exact gradient, and an adversary who "
-    "holds the model itself may break more.",
+    Sight.SCORES: "The model shows scores and no gradient: nothing here followed its exact gradient, and an adversary "
+    "who holds the model itself may break more.",
     Sight.LABELS: "The model shows labels only: nothing here saw a score or a gradient, and an adversary who does may "
     "break more.",
 }

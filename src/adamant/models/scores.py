@@ -84,7 +84,9 @@ class LabelsOf:
         given = answer.tolist() if hasattr(answer, "tolist") else list(answer)
         labels = [v[0] if isinstance(v, (list, tuple)) and len(v) == 1 else v for v in given]
         if len(labels) != rows:
-            raise ModelError(f"The function returned {len(labels)} labels for {rows} rows; it must return one for each.")
+            raise ModelError(
+                f"The function returned {len(labels)} labels for {rows} rows; it must return one for each."
+            )
         place = {name: i for i, name in enumerate(self.names)}
         odd = next((v for v in labels if isinstance(v, (list, dict)) or v not in place), None)
         if odd is not None:
@@ -127,6 +129,7 @@ class BlackBox(nn.Module):
         if chunk < 1 or (classes is not None and classes < 2):
             raise InputError(f"chunk is {chunk} and classes is {classes}: give at least 1 row and 2 classes.")
         self.call, self.classes, self.chunk, self.tensors, self.queries = call, classes, chunk, tensors, 0
+        self.notes: tuple[str, ...] = ()
 
     @property
     def shows(self) -> Sight:

@@ -15,15 +15,15 @@ from torch import nn
 
 from adamant.errors import InputError, ModelError
 from adamant.models.ask import Ask
-from adamant.models.copies import copied
+from adamant.models.copies import TIES, copied
 from adamant.models.scores import BlackBox, LabelsOf, Output, Probabilities, Scores
 
 _AGREE = 1e-6  # how far a copy may be from what it is a copy of, as a share of the largest score
 _PROBES = 16
 _PICKLED = (
-    "is a pickle, or may hold one, and a pickle can run any code while it is loaded, so adamant does not open it. Where "
-    "you trust the file, load it in a function of your own that returns the estimator, such as load() in my_model.py, "
-    "and name that: my_model:load."
+    "is a pickle, or may hold one, and a pickle can run any code while it is loaded, so adamant does not open it. "
+    "Where you trust the file, load it in a function of your own that returns the estimator, such as load() in "
+    "my_model.py, and name that: my_model:load."
 )
 PICKLES = (".pkl", ".pickle", ".joblib", ".sav", ".dill", ".cloudpickle")
 
@@ -46,11 +46,13 @@ def load_estimator(held: Any, _: Ask) -> nn.Module:
     held = _one_score_a_class(getattr(held, "best_estimator_", held))  # the best, of a search over settings
     names = _classes_of(held)
     asked = _asked(held, len(names))
+    if len(names) > 2 and type(_last(held)).__name__ in ("SVC", "NuSVC"):
+        asked.notes = (TIES,)
     exact = copied(held, len(names))
     return (exact if exact is not None and _agree(exact, asked) else asked).eval()
 
 
-def load_xgboost(held: Any, ask: Ask) -> nn.Module:
+def load_xgboost(held: Any, _: Ask) -> nn.Module:
     """A classifier of XGBoost, by its scikit-learn interface or as a Booster: raw margins, and no gradient."""
     if type(held).__name__ != "Booster":
         return _margins(held, lambda x: held.predict(x, output_margin=True))
@@ -66,7 +68,7 @@ def load_xgboost(held: Any, ask: Ask) -> nn.Module:
     return _box(call, features, None, Scores(), "The Booster").eval()
 
 
-def load_lightgbm(held: Any, ask: Ask) -> nn.Module:
+def load_lightgbm(held: Any, _: Ask) -> nn.Module:
     """A classifier of LightGBM, by its scikit-learn interface or as a Booster: raw scores, and no gradient."""
     if type(held).__name__ != "Booster":
         return _margins(held, lambda x: held.predict(x, raw_score=True))
@@ -87,8 +89,6 @@ def _margins(held: Any, raw: Callable[[Numbers], Numbers]) -> nn.Module:
 
 def _classes_of(held: Any) -> tuple[Any, ...]:
     name = type(held).__name__
-    if isinstance(held, type):
-        raise InputError(f"{held.__name__} is a class: give an estimator that was made and fitted.")
     if not hasattr(held, "predict"):
         raise InputError(f"{name} has no predict: give a fitted classifier, or a Pipeline that ends in one.")
     try:

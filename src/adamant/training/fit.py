@@ -79,11 +79,11 @@ def fit(job: Job) -> Report:
 
 
 def check(job: Job) -> None:
-    """Raise ModelError for a model without gradients, InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
+    """Raise ModelError for a model without gradients, InputError where plan, recipe, threat and rows do not fit."""
     if (shown := sight(job.model)) < Sight.GRADIENT:
         raise ModelError(
-            f"This model shows {shown.name.lower()} only and its weights get no gradient: it can be attacked and audited, "
-            "and not trained here. Train it where it was made, or train a network of the zoo on the same data."
+            f"This model shows {shown.name.lower()} only and its weights get no gradient: it can be attacked and "
+            "audited, and not trained here. Train it where it was made, or train a network of the zoo on the same data."
         )
     job.plan.check(len(job.data.y))
     if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
