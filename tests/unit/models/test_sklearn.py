@@ -229,7 +229,7 @@ def test_a_copy_can_be_attacked_through_its_gradient_and_breaks_the_estimator():
 @pytest.mark.parametrize("name", ["model.pkl", "model.joblib", "a/b.pickle"])
 def test_a_pickle_is_not_opened(name, tmp_path):
     (tmp_path / "model.pkl").write_bytes(b"\x80\x04.")
-    with pytest.raises(ModelError, match="can run any code while it is loaded.*my_model:load"):
+    with pytest.raises(ModelError, match=r"can run any code while it is loaded.*my_model:load"):
         am.load_model(tmp_path / name if name == "model.pkl" else name)
 
 
