@@ -56,7 +56,7 @@ def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
         notes.append(note)
     else:
         wrapped, note = _columns(wrapped, probe, bounded)
-        notes += [note] if note else []
+        notes += [note] if note and (shown == Sight.GRADIENT or isinstance(wrapped, LogOfProbabilities)) else []
     if wrapped is not model:
         _follow(wrapped, model)
     return wrapped, tuple(notes)

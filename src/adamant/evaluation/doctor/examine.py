@@ -27,6 +27,9 @@ _NAMES = {
 }  # fmt: skip
 
 
+_BLIND = "this model shows no gradient"
+
+
 def examine(
     model: Any,
     data: Labelled,
@@ -115,7 +118,8 @@ class _Round:
             raise _Enough("the model returns no numbers (D22)")
         x, clean, self.ids = x[fine], clean[fine], self.ids[fine]
         y = self.y[fine] if self.y.ndim and len(self.y) == len(fine) else self.y
-        self.add(basics.outputs(self.raw, model, x[:64]), sheet.labels(y, clean))
+        shows = sight(model) == Sight.GRADIENT
+        self.add(basics.outputs(self.raw, model, x[:64]) if shows else _skipped("D8", _BLIND), sheet.labels(y, clean))
         self.add(sheet.rejection(clean.shape[1], classes, y))
         usable = sheet.usable_labels(y, len(x), clean.shape[1])
         known = usable is not None
@@ -152,9 +156,10 @@ class _Round:
     def _with_gradients(self, p: Patient) -> None:
         names = ("D4", "D5", "D6", "D7", "D14", "D15", "D16", "D17", "D18", "D19", "D21", "D27")
         if self.access.gives < Sight.GRADIENT:
-            shown = "this model shows" if sight(p.model) < Sight.GRADIENT else f"{type(self.access).__name__} sees"
-            self.add(*(_skipped(n, f"{shown} no gradient") for n in names))
-            self.add(_skipped("D9", f"{shown} no gradient") if "model" in shown else basics.scale(p, None))
+            blind = sight(p.model) < Sight.GRADIENT
+            why = _BLIND if blind else f"{type(self.access).__name__} sees no gradient"
+            self.add(*(_skipped(n, why) for n in names))
+            self.add(_skipped("D9", why) if blind else basics.scale(p, None))
             return
         self.add(gradients.graph(p))
         through = self.found["D4"].verdict == Verdict.PASS
