@@ -186,9 +186,10 @@ def check_access(attack: Attack | Composite, model: nn.Module, access: Access) -
         who = f"{name} gives the {_SHOWN[access.gives]}"
         if shown < Sight.GRADIENT:
             who = f"this model shows the {_SHOWN[shown]} only"
+        greedy = next((leaf for leaf in leaves(attack) if leaf.needs == attack.needs), attack)
         estimated = _estimated(shown) if attack.needs == Sight.GRADIENT else ""
         raise AccessError(
-            f"{type(attack).__name__} needs the {_SHOWN[attack.needs]} and {who}: take another attack{estimated}. "
+            f"{type(greedy).__name__} needs the {_SHOWN[attack.needs]} and {who}: take another attack{estimated}. "
             f"{_fitting(access.gives)}"
         )
 

@@ -57,6 +57,13 @@ class Budgeted(Counts, Protocol):
     budget: int | None
 
 
+@runtime_checkable
+class Remembers(Protocol):
+    """One that answers from memory where it was asked the same before."""
+
+    remembers: bool
+
+
 def counts(model: nn.Module) -> bool:
     """Whether a model, or a part of it, counts its queries."""
     return any(isinstance(m, Counts) for m in model.modules())

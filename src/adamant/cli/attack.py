@@ -118,7 +118,9 @@ class Attack(Source):
             except Interrupted as stop:
                 if stop.outcome is None:
                     raise
-                came = f"{len(stop.outcome.status):,} of {len(data.y):,} rows were attacked"
+                short = int((stop.outcome.status == Status.OUT_OF_BUDGET).sum())
+                came = f"{len(stop.outcome.status):,} of {len(data.y):,} rows were begun"
+                came += f", and {short:,} of them ran out of queries" * bool(short)
                 return stop.outcome, f"Stopped{f': {stop.why}' if stop.why else ''}; {came}."
 
     def _picture(self) -> DataSet:

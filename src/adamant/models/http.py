@@ -124,7 +124,7 @@ class Endpoint(nn.Module):
         self.form: Form = form or Json()
         self.patience = patience or Patience()
         self.form.headers()  # says at once that a key is missing
-        self.queries = 0
+        self.queries, self.remembers = 0, True
         self._known: dict[bytes, Tensor] = {}
         self._last = -float("inf")  # when the last request was sent
 
@@ -132,11 +132,6 @@ class Endpoint(nn.Module):
     def shows(self) -> Sight:
         """Scores or labels, by what the service answers."""
         return self.output.shows
-
-    @property
-    def remembers(self) -> bool:
-        """Asked twice the same it answers from memory."""
-        return True
 
     def forward(self, x: Tensor) -> Logits:
         """Logits (n k) of x (n *d)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adamant.access import Access, Sight, plain, sight
 from adamant.batch import PerRow, take
-from adamant.calling import Settings, untouched, unwrapped
+from adamant.calling import Remembers, Settings, untouched, unwrapped
 from adamant.errors import InputError, ModelError
 from adamant.evaluation.doctor import basics, gradients, sheet, surrogate, walks
 from adamant.evaluation.doctor.finding import Examination, Finding, Verdict
@@ -151,6 +151,10 @@ class _Round:
         return as_logits(self.raw, x[fine][:16])[0] if bool(fine.any()) else self.raw
 
     def _without_gradients(self, p: Patient) -> None:
+        if any(isinstance(m, Remembers) for m in unwrapped(p.model).modules()):
+            why = "what was asked before is answered from memory"
+            self.add(_skipped("D2", why), _skipped("D3", why))
+            return
         self.add(basics.coupling(p), basics.randomness(p, self.access))
 
     def _with_gradients(self, p: Patient) -> None:
