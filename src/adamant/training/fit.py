@@ -14,7 +14,7 @@ from adamant.adversary import Status
 from adamant.batch import PerRow
 from adamant.calling import untouched
 from adamant.engine import run
-from adamant.errors import InputError
+from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
 from adamant.runtime import together

@@ -241,37 +241,3 @@ def test_a_function_that_returns_an_estimator_is_a_name(tmp_path, monkeypatch):
     )
     for spec in ("kept_estimator:load", "kept_estimator:held"):
         assert sight(am.load_model(spec)) == Sight.SCORES
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-def test_xgboost_shows_margins(classes):
-    xgboost = pytest.importorskip("xgboost", reason="an optional framework")
-    labels = LABELS if classes == 10 else (LABELS > 4).astype(int)
-    estimator = xgboost.XGBClassifier(n_estimators=4, n_jobs=1).fit(SHADES, labels)
-    model, booster = am.load_model(estimator), am.load_model(estimator.get_booster())
-    assert sight(model) == Sight.SCORES
-    p = estimator.predict_proba(ASKED.flatten(1).numpy())
-    assert np.allclose(model(ASKED).softmax(1).numpy(), p, atol=1e-5)
-    assert torch.equal(model(ASKED), booster(ASKED))
-    with pytest.raises(InputError, match="reg:squarederror"):
-        am.load_model(xgboost.XGBRegressor(n_estimators=1, n_jobs=1).fit(SHADES, LABELS).get_booster())
-    with pytest.raises(ModelError, match="fitted on 64 features"):
-        booster(torch.rand(2, 9))
-
-
-@pytest.mark.parametrize("classes", [2, 10])
-def test_lightgbm_shows_raw_scores(classes):
-    lightgbm = pytest.importorskip("lightgbm", reason="an optional framework")
-    labels = LABELS if classes == 10 else (LABELS > 4).astype(int)
-    estimator = lightgbm.LGBMClassifier(n_estimators=4, n_jobs=1, verbose=-1).fit(SHADES, labels)
-    model, booster = am.load_model(estimator), am.load_model(estimator.booster_)
-    assert sight(model) == Sight.SCORES
-    rows = ASKED.flatten(1).numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        p = estimator.predict_proba(rows)
-    assert np.allclose(model(ASKED).softmax(1).numpy(), p, atol=1e-5)
-    assert torch.equal(model(ASKED), booster(ASKED))
-    regression = lightgbm.LGBMRegressor(n_estimators=1, n_jobs=1, verbose=-1).fit(SHADES, LABELS)
-    with pytest.raises(InputError, match="regression, no classification"):
-        am.load_model(regression.booster_)
