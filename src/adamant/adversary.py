@@ -174,16 +174,22 @@ def check_rows(model: Any, x: Any) -> None:
         )
 
 
-def check_access(attack: Attack | Composite, model: nn.Module, access: Access) -> None:
-    """Raise AccessError where the model shows less than the access takes, or the access gives less than is needed."""
-    name, shown = type(access).__name__, sight(model)
+def check_sight(model: nn.Module, access: Access) -> None:
+    """Raise AccessError where the model shows less than the access takes."""
+    shown = sight(model)
     if access.takes > shown:
         raise AccessError(
-            f"{name} takes the {_SHOWN[access.takes]} and this model shows the {_SHOWN[shown]} only: leave the access "
-            f"out, or give {plain(model)!r}{_estimated(shown)}. {_fitting(shown)}"
+            f"{type(access).__name__} takes the {_SHOWN[access.takes]} and this model shows the {_SHOWN[shown]} only: "
+            f"leave the access out, or give {plain(model)!r}{_estimated(shown)}. {_fitting(shown)}"
         )
+
+
+def check_access(attack: Attack | Composite, model: nn.Module, access: Access) -> None:
+    """Raise AccessError where the model shows less than the access takes, or the access gives less than is needed."""
+    check_sight(model, access)
+    shown = sight(model)
     if attack.needs > access.gives:
-        who = f"{name} gives the {_SHOWN[access.gives]}"
+        who = f"{type(access).__name__} gives the {_SHOWN[access.gives]}"
         if shown < Sight.GRADIENT:
             who = f"this model shows the {_SHOWN[shown]} only"
         greedy = next((leaf for leaf in leaves(attack) if leaf.needs == attack.needs), attack)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant.access import Access, Sight, plain, sight
+from adamant.adversary import check_sight
 from adamant.batch import PerRow, take
 from adamant.calling import Remembers, Settings, untouched, unwrapped
 from adamant.errors import InputError, ModelError
@@ -57,8 +58,10 @@ def examine(
     eps = getattr(threat, "eps", None)
     if isinstance(eps, PerRow) and len(eps.values) != len(data.x):
         raise InputError(f"There are {len(eps.values)} budgets for {len(data.x)} rows.")
+    access = access or plain(model)
+    check_sight(model, access)
     chosen = permutation(len(data.x), seed, "doctor")[:rows].sort().values
-    return _Round(model, data, threat, seed, chosen, settings or Settings(), access or plain(model)).all(
+    return _Round(model, data, threat, seed, chosen, settings or Settings(), access).all(
         classes if classes is not None else len(data.classes) or None, claimed
     )
 
