@@ -14,6 +14,7 @@ from torch import nn
 
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
+from adamant.models.onnx import open_onnx
 from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
 
 
@@ -38,12 +39,13 @@ NAMES: tuple[Door, ...] = (
     Door("zoo:NAME", _begins("zoo:"), load_zoo),
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
+    Door(".onnx", _ends(".onnx"), open_onnx),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
-OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = ()
+OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (("onnx", open_onnx),)
 
 
 def opener(held: Any) -> Callable[[Any, Ask], nn.Module] | None:

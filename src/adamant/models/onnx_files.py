@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from adamant.errors import InputError, MissingExtraError, ModelError
-from adamant.models.graph import TYPES, Graph, Node, Port, Unsupported
+from adamant.models.graph import TYPES, Graph, Node, Port, UnsupportedError
 
 _EXTERNAL = 1  # TensorProto.DataLocation
 _OLDEST = 7  # before it, operators broadcast by rules of their own
@@ -119,14 +119,14 @@ def _lift_constants(proto: Any) -> None:
 
 
 def read_graph(proto: Any) -> Graph:
-    """The graph of a ModelProto of `read_proto`; raises `Unsupported` for what has no place in a `Graph`."""
+    """The graph of a ModelProto of `read_proto`; raises `UnsupportedError` for what has no place in a `Graph`."""
     onnx = package("An ONNX model")
     opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
     opset = opsets.get("ai.onnx", 1)
     if opset < _OLDEST:
-        raise Unsupported(f"The model is written in opset {opset}, and adamant reads those from {_OLDEST} on.")
+        raise UnsupportedError(f"The model is written in opset {opset}, and adamant reads those from {_OLDEST} on.")
     if proto.graph.sparse_initializer:
-        raise Unsupported("The model has sparse weights.")
+        raise UnsupportedError("The model has sparse weights.")
     weights = {t.name: _tensor(onnx, t) for t in proto.graph.initializer}
     nodes = tuple(_node(onnx, n, opset) for n in proto.graph.node)
     known = {*weights, *(p.name for p in proto.graph.input), ""}
@@ -176,7 +176,9 @@ def _several(value: Any) -> Any:
 
 def _tensor(onnx: Any, held: Any) -> Tensor:
     if held.data_type not in TYPES:
-        raise Unsupported(f"The weight {held.name!r} is of the type {onnx.TensorProto.DataType.Name(held.data_type)}.")
+        raise UnsupportedError(
+            f"The weight {held.name!r} is of the type {onnx.TensorProto.DataType.Name(held.data_type)}."
+        )
     dtype = TYPES[held.data_type]
     array = onnx.numpy_helper.to_array(held)
     if dtype == torch.bfloat16:
@@ -211,3 +213,22 @@ def showing(proto: Any, names: tuple[str, ...]) -> Any:
     del new.graph.output[:]
     new.graph.output.extend(old.get(name) or onnx.helper.make_empty_tensor_value_info(name) for name in names)
     return new
+
+
+def reference_evaluator(proto: Any) -> Any:
+    """The slow evaluator that comes with onnx."""
+    return cast(Any, import_module("onnx.reference")).ReferenceEvaluator(proto)
+
+
+def before_activation(proto: Any, name: str) -> tuple[str, str]:
+    """The value that the last softmax or sigmoid takes in, and which of them it was; `name` and "" without one."""
+    makers = {output: node for node in proto.graph.node for output in node.output}
+    at = name
+    while (node := makers.get(at)) is not None and node.op_type == "Identity":
+        at = node.input[0]
+    if node is None or node.op_type not in ("Softmax", "Sigmoid") or node.domain not in ("", "ai.onnx"):
+        return name, ""
+    axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+    if node.op_type == "Softmax" and axis not in (-1, 1):
+        return name, ""
+    return node.input[0], node.op_type.lower()

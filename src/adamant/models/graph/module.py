@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant.models.graph.pointwise import POINTWISE
-from adamant.models.graph.record import Graph, Node, Operator, Unsupported
+from adamant.models.graph.record import Graph, Node, Operator, UnsupportedError
 from adamant.models.graph.reducing import REDUCING
 from adamant.models.graph.resize import RESIZE
 from adamant.models.graph.shaping import SETTINGS, SHAPING
@@ -22,6 +22,10 @@ _FIXED: Mapping[str, Sequence[int]] = {
     "BatchNormalization": (3, 4), "Clip": (1, 2), "Resize": (1, 2, 3), "Upsample": (1,), "Pad": (1, 2), "Pow": (1,),
     "Dropout": (1, 2), "OneHot": (1, 2), "Range": (0, 1, 2), "Where": (0,),
 }  # fmt: skip
+_LAYERS = {
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu", "BatchNormalization", "InstanceNormalization",
+    "LayerNormalization", "GroupNormalization", "RMSNormalization",
+}  # fmt: skip
 _SMALL = 64
 
 
@@ -30,7 +34,7 @@ class GraphModule(nn.Module):
 
     Weights of floating point are parameters; single numbers, statistics and whole numbers are not. A weight that
     several nodes use is one parameter. Nodes that do not lead to the output are left out.
-    Raises `Unsupported` naming every operator for which there is no code here.
+    Raises `UnsupportedError` naming every operator for which there is no code here.
     """
 
     def __init__(self, graph: Graph, output: str) -> None:
@@ -39,13 +43,13 @@ class GraphModule(nn.Module):
         nodes = _needed(graph.nodes, output)
         unknown = sorted({n.op for n in nodes if n.op not in OPERATORS})
         if unknown:
-            raise Unsupported(f"There is no torch code here for the operator{'s'[: len(unknown) > 1]} "
+            raise UnsupportedError(f"There is no torch code here for the operator{'s'[: len(unknown) > 1]} "
                               f"{', '.join(unknown)}.")  # fmt: skip
         self.names: dict[str, str] = {}  # of an initialiser: its name among the parameters and buffers
         self.constants: dict[str, Tensor] = {}  # small whole numbers and single numbers: they stay on the processor
         self.held = nn.Module()
         wanted = {name for n in nodes for name in n.inputs} | {output}
-        self._hold({name: w for name, w in graph.weights.items() if name in wanted}, _learnt(nodes))
+        self._hold({name: w for name, w in graph.weights.items() if name in wanted}, _learnt(nodes, graph.weights))
         self.nodes = self._folded(nodes)
         self.last = _last_uses(self.nodes, output)
 
@@ -56,9 +60,9 @@ class GraphModule(nn.Module):
                 continue
             self.names[name] = own = self._free_name(name)
             if value.is_floating_point() and name in learnt:
-                self.held.register_parameter(own, nn.Parameter(value))
+                self.held.register_parameter(own, nn.Parameter(value.clone()))
             else:
-                self.held.register_buffer(own, value)
+                self.held.register_buffer(own, value.clone())
 
     def _free_name(self, name: str) -> str:
         own = name.replace(".", "/")  # torch has dots for modules inside modules
@@ -71,7 +75,7 @@ class GraphModule(nn.Module):
         left: list[Node] = []
         for n in nodes:
             if all(not name or name in self.constants for name in n.inputs):
-                self.constants.update(_called(n, [self.constants.get(name) for name in n.inputs]))
+                self.constants.update(call(n, [self.constants.get(name) for name in n.inputs]))
             else:
                 left.append(n)
         return tuple(left)
@@ -85,13 +89,14 @@ class GraphModule(nn.Module):
         elsewhere = x.device.type != "cpu"
         for n, done in zip(self.nodes, self.last, strict=True):
             inputs = [values[name] for name in n.inputs]
-            values.update(_called(n, _together(n, inputs, x.device) if elsewhere else inputs))
+            values.update(call(n, _together(n, inputs, x.device) if elsewhere else inputs))
             for name in done:
                 values.pop(name, None)
         return cast(Tensor, values[self.output])
 
 
-def _called(n: Node, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
+def call(n: Node, inputs: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """What the node makes of its inputs, by name."""
     try:
         made: Any = OPERATORS[n.op](n, *inputs)
     except KeyError as error:
@@ -117,8 +122,12 @@ def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
     return kept[::-1]
 
 
-def _learnt(nodes: Sequence[Node]) -> set[str]:
-    return {name for n in nodes for i, name in enumerate(n.inputs) if i not in _FIXED.get(n.op, ())}
+def _learnt(nodes: Sequence[Node], weights: Mapping[str, Tensor]) -> set[str]:
+    """The weights that training may move; a single number outside of a layer is part of a formula."""
+    used = ((n, i, name) for n in nodes for i, name in enumerate(n.inputs) if name in weights)
+    return {
+        name for n, i, name in used if i not in _FIXED.get(n.op, ()) and (weights[name].numel() > 1 or n.op in _LAYERS)
+    }
 
 
 def _last_uses(nodes: Sequence[Node], output: str) -> list[tuple[str, ...]]:

@@ -10,28 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adamant.models.graph.record import TYPES, Node, Operator
-
-
-def _plain(call: Callable[..., Tensor]) -> Operator:
-    """An operator without attributes."""
-
-    def operator(n: Node, *inputs: Tensor) -> Tensor:
-        return call(*inputs)
-
-    return operator
+from adamant.models.graph.record import TYPES, Node, Operator, plain
 
 
 def _chained(call: Callable[[Tensor, Tensor], Tensor]) -> Operator:
     """An operator of any number of inputs, two at a time."""
-
-    def operator(n: Node, *inputs: Tensor) -> Tensor:
-        return reduce(call, inputs)
-
-    return operator
+    return plain(lambda *inputs: reduce(call, inputs))
 
 
-def _div(n: Node, a: Tensor, b: Tensor) -> Tensor:
+def _div(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
@@ -39,11 +26,11 @@ def _mod(n: Node, a: Tensor, b: Tensor) -> Tensor:
     return torch.fmod(a, b) if n.get("fmod", 0) else torch.remainder(a, b)
 
 
-def _pow(n: Node, a: Tensor, b: Tensor) -> Tensor:
+def _pow(a: Tensor, b: Tensor) -> Tensor:
     return torch.pow(a, b).to(a.dtype)
 
 
-def _mean(n: Node, *inputs: Tensor) -> Tensor:
+def _mean(*inputs: Tensor) -> Tensor:
     return reduce(torch.add, inputs) / len(inputs)
 
 
@@ -58,7 +45,7 @@ def _hard_sigmoid(n: Node, x: Tensor) -> Tensor:
     return (n.get("alpha", 0.2) * x + n.get("beta", 0.5)).clamp(0, 1)
 
 
-def _hard_swish(n: Node, x: Tensor) -> Tensor:
+def _hard_swish(x: Tensor) -> Tensor:
     return x * (x / 6 + 0.5).clamp(0, 1)
 
 
@@ -91,7 +78,7 @@ def _swish(n: Node, x: Tensor) -> Tensor:
     return x * torch.sigmoid(n.get("alpha", 1.0) * x)
 
 
-def _prelu(n: Node, x: Tensor, slope: Tensor) -> Tensor:
+def _prelu(x: Tensor, slope: Tensor) -> Tensor:
     return torch.where(x < 0, x * slope, x)
 
 
@@ -106,28 +93,33 @@ def _cast(n: Node, x: Tensor) -> Tensor:
     return x.to(TYPES[n.get("to")])
 
 
-def _where(n: Node, mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(mask, a, b)
+def _cast_like(x: Tensor, like: Tensor) -> Tensor:
+    return x.to(like.dtype)
 
 
-def _dropout(n: Node, x: Tensor, *rest: Any) -> Any:
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
+def _dropout(n: Node, x: Tensor, *_: Any) -> Any:
     """As in evaluation: nothing is dropped."""
     return (x, torch.ones_like(x, dtype=torch.bool)) if len(n.outputs) > 1 else x
 
 
 POINTWISE: Mapping[str, Operator] = {
-    **{name: _plain(getattr(torch, name.lower())) for name in (
+    **{name: plain(getattr(torch, name.lower())) for name in (
         "Abs", "Acos", "Asin", "Atan", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "IsNaN", "Log", "Neg",
         "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Sinh", "Sqrt", "Tan", "Tanh",
     )},
-    "Add": _plain(torch.add), "Sub": _plain(torch.sub), "Mul": _plain(torch.mul), "Div": _div, "Mod": _mod,
-    "Pow": _pow, "Max": _chained(torch.maximum), "Min": _chained(torch.minimum), "Sum": _chained(torch.add),
-    "Mean": _mean, "And": _plain(torch.logical_and), "Or": _plain(torch.logical_or),
-    "Xor": _plain(torch.logical_xor), "Not": _plain(torch.logical_not), "Equal": _plain(torch.eq),
-    "Greater": _plain(torch.gt), "GreaterOrEqual": _plain(torch.ge), "Less": _plain(torch.lt),
-    "LessOrEqual": _plain(torch.le), "Where": _where, "Clip": _clip, "Identity": lambda n, x: x,
-    "Dropout": _dropout, "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish, "Gelu": _gelu, "LeakyRelu": _leaky,
-    "Elu": _elu, "Celu": _celu, "Selu": _selu, "Swish": _swish, "PRelu": _prelu, "Shrink": _shrink,
-    "Mish": _plain(F.mish), "Softplus": _plain(F.softplus), "Softsign": _plain(F.softsign),
-    "ThresholdedRelu": _thresholded, "Cast": _cast, "CastLike": lambda n, x, like: x.to(like.dtype),
+    "Add": plain(torch.add), "Sub": plain(torch.sub), "Mul": plain(torch.mul), "Div": plain(_div), "Mod": _mod,
+    "Pow": plain(_pow), "Max": _chained(torch.maximum), "Min": _chained(torch.minimum), "Sum": _chained(torch.add),
+    "Mean": plain(_mean), "And": plain(torch.logical_and), "Or": plain(torch.logical_or),
+    "Xor": plain(torch.logical_xor), "Not": plain(torch.logical_not), "Equal": plain(torch.eq),
+    "Greater": plain(torch.gt), "GreaterOrEqual": plain(torch.ge), "Less": plain(torch.lt),
+    "LessOrEqual": plain(torch.le), "Where": plain(torch.where), "Clip": _clip, "Identity": plain(_itself),
+    "Dropout": _dropout,
+    "HardSigmoid": _hard_sigmoid, "HardSwish": plain(_hard_swish), "Gelu": _gelu, "LeakyRelu": _leaky,
+    "Elu": _elu, "Celu": _celu, "Selu": _selu, "Swish": _swish, "PRelu": plain(_prelu), "Shrink": _shrink,
+    "Mish": plain(F.mish), "Softplus": plain(F.softplus), "Softsign": plain(F.softsign),
+    "ThresholdedRelu": _thresholded, "Cast": _cast, "CastLike": plain(_cast_like),
 }  # fmt: skip

@@ -20,7 +20,7 @@ TYPES: Mapping[int, torch.dtype] = {
 }  # fmt: skip
 
 
-class Unsupported(ModelError):
+class UnsupportedError(ModelError):
     """An operator, or a setting of one, for which there is no torch code here."""
 
 
@@ -38,9 +38,9 @@ class Node:
         """The attribute, or the default that the standard gives it."""
         return self.attributes.get(name, default)
 
-    def refuse(self, what: str) -> Unsupported:
+    def refuse(self, what: str) -> UnsupportedError:
         """The error that says what of this node cannot be computed here."""
-        return Unsupported(f"{self.op} {what}")
+        return UnsupportedError(f"{self.op} {what}")
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,26 @@ class Graph:
     outputs: tuple[Port, ...]
 
 
-def whole(values: Tensor | tuple[int, ...] | None) -> list[int] | None:
-    """Whole numbers of an input or attribute, or None where it is absent."""
-    if values is None:
-        return None
-    return [int(v) for v in values.flatten().tolist()] if isinstance(values, Tensor) else list(values)
+def plain(call: Callable[..., Any]) -> Operator:
+    """An operator without attributes, from a function of its inputs."""
+
+    def operator(_: Node, *inputs: Tensor | None) -> Any:
+        return call(*inputs)
+
+    return operator
+
+
+def whole(values: Any) -> list[int]:
+    """Whole numbers of an input or an attribute."""
+    return [int(v) for v in (values.flatten().tolist() if isinstance(values, Tensor) else values)]
+
+
+def maybe(values: Any) -> list[int] | None:
+    """The same, or None where it is absent."""
+    return None if values is None else whole(values)
 
 
 def axes_of(n: Node, given: Tensor | None, ndim: int) -> list[int] | None:
     """Axes counted from 0, from the attribute (older opsets) or the input (newer ones); None where there are none."""
-    axes = whole(given if given is not None else n.get("axes"))
+    axes = maybe(given if given is not None else n.get("axes"))
     return None if axes is None else [a % ndim for a in axes]

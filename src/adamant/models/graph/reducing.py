@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adamant.models.graph.record import Node, Operator, axes_of
+from adamant.models.graph.record import Node, Operator, axes_of, plain
 
 
-def _reducing(call: Callable[..., Tensor]) -> Operator:
+def _reducing(call: Callable[[Tensor, list[int], bool], Tensor]) -> Operator:
     """A reduction over axes given as an attribute or, later on, as an input; without axes over all, or none at all."""
 
     def operator(n: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
@@ -33,6 +33,10 @@ def _largest(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 
 def _smallest(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     return torch.amin(x, axes, keep) if axes else x
+
+
+def _euclidean(x: Tensor, axes: list[int], keep: bool) -> Tensor:
+    return torch.linalg.vector_norm(x, 2, axes, keep)
 
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:
@@ -83,6 +87,10 @@ def _gemm(n: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     product = a @ (b.T if n.get("transB", 0) else b)
     product = product if alpha == 1 else alpha * product
     return product if c is None else product + (c if beta == 1 else beta * c)
+
+
+def _einsum(n: Node, *inputs: Tensor) -> Tensor:
+    return torch.einsum(n.get("equation"), *inputs)
 
 
 def _batch_norm(n: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
@@ -143,13 +151,13 @@ REDUCING: Mapping[str, Operator] = {
     "ReduceSum": _reducing(lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype) if axes else x),
     "ReduceMax": _reducing(_largest), "ReduceMin": _reducing(_smallest), "ReduceProd": _reducing(_product),
     "ReduceL1": _reducing(lambda x, axes, keep: x.abs().sum(axes, keep)),
-    "ReduceL2": _reducing(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceL2": _reducing(_euclidean),
     "ReduceSumSquare": _reducing(lambda x, axes, keep: x.square().sum(axes, keep)),
     "ReduceLogSum": _reducing(lambda x, axes, keep: x.sum(axes, keep).log()),
     "ReduceLogSumExp": _reducing(lambda x, axes, keep: torch.logsumexp(x, axes, keep)),
     "ArgMax": _best(torch.argmax), "ArgMin": _best(torch.argmin), "CumSum": _cumsum, "TopK": _top,
     "Softmax": _softmax(torch.softmax), "LogSoftmax": _softmax(torch.log_softmax), "Gemm": _gemm,
-    "MatMul": lambda n, a, b: torch.matmul(a, b), "Einsum": lambda n, *xs: torch.einsum(n.get("equation"), *xs),
+    "MatMul": plain(torch.matmul), "Einsum": _einsum,
     "BatchNormalization": _batch_norm, "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm, "RMSNormalization": _rms_norm, "LpNormalization": _lp_norm,
     "LRN": _local_response, "MeanVarianceNormalization": _mean_variance,

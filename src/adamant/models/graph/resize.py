@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from adamant.models.graph.record import Node, Operator, whole
+from adamant.models.graph.record import Node, Operator, maybe
 
 
 def _sources(n: Node, size: int, out: int, scale: float) -> Tensor:
@@ -90,7 +90,7 @@ def _resize(n: Node, x: Tensor, *given: Tensor | None) -> Tensor:
         scales, sizes = n.get("scales") or cast(Tensor, given[0]).tolist(), None
     else:
         _, held, wanted = (*given, None, None, None)[:3]
-        scales, sizes = (None if held is None or not held.numel() else held.tolist()), whole(wanted)
+        scales, sizes = (None if held is None or not held.numel() else held.tolist()), maybe(wanted)
     axes = [a % x.ndim for a in n.get("axes", range(x.ndim))]
     if sizes:
         scales, sizes = _fitted(n, [x.shape[a] for a in axes], sizes)

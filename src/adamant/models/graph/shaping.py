@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adamant.models.graph.record import Node, Operator, axes_of, whole
+from adamant.models.graph.record import Node, Operator, axes_of, maybe, plain, whole
 
 
 def _constant(n: Node) -> Tensor:
@@ -25,15 +25,19 @@ def _constant(n: Node) -> Tensor:
 
 def _constant_of_shape(n: Node, shape: Tensor) -> Tensor:
     value = n.get("value", torch.zeros(1))
-    return value.reshape(()).expand(cast(list[int], whole(shape))).clone()
+    return value.reshape(()).expand(whole(shape)).clone()
 
 
 def _shape(n: Node, x: Tensor) -> Tensor:
     return torch.tensor(x.shape[n.get("start", 0) : n.get("end")], dtype=torch.int64)
 
 
+def _size(x: Tensor) -> Tensor:
+    return torch.tensor(x.numel(), dtype=torch.int64)
+
+
 def _reshape(n: Node, x: Tensor, shape: Tensor) -> Tensor:
-    sizes = cast(list[int], whole(shape))
+    sizes = whole(shape)
     if not n.get("allowzero", 0):
         sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     return x.reshape(sizes)
@@ -55,18 +59,18 @@ def _squeeze(n: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
 
 
 def _unsqueeze(n: Node, x: Tensor, given: Tensor | None = None) -> Tensor:
-    bare = whole(given if given is not None else n.get("axes")) or []
+    bare = whole(given if given is not None else n.get("axes"))
     for axis in sorted(a % (x.ndim + len(bare)) for a in bare):
         x = x.unsqueeze(axis)
     return x
 
 
-def _expand(n: Node, x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, cast(list[int], whole(shape))))
+def _expand(x: Tensor, shape: Tensor) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, whole(shape)))
 
 
-def _tile(n: Node, x: Tensor, repeats: Tensor) -> Tensor:
-    return x.repeat(cast(list[int], whole(repeats)))
+def _tile(x: Tensor, repeats: Tensor) -> Tensor:
+    return x.repeat(whole(repeats))
 
 
 def _concat(n: Node, *parts: Tensor) -> Tensor:
@@ -74,7 +78,7 @@ def _concat(n: Node, *parts: Tensor) -> Tensor:
 
 
 def _split(n: Node, x: Tensor, given: Tensor | None = None) -> tuple[Tensor, ...]:
-    axis, sizes = n.get("axis", 0), whole(given if given is not None else n.get("split"))
+    axis, sizes = n.get("axis", 0), maybe(given if given is not None else n.get("split"))
     if sizes is None:
         each = -(-x.shape[axis] // len(n.outputs))
         sizes = [min(each, x.shape[axis] - i * each) for i in range(len(n.outputs))]
@@ -85,8 +89,9 @@ def _slice(n: Node, x: Tensor, *given: Tensor | None) -> Tensor:
     if n.opset < 10:
         starts, ends, axes, steps = n.get("starts"), n.get("ends"), n.get("axes"), None
     else:
-        starts, ends, axes, steps = (whole(v) for v in (*given, None, None)[:4])
-    axes = range(len(starts)) if axes is None else [a % x.ndim for a in axes]
+        starts, ends, axes, steps = (maybe(v) for v in (*given, None, None)[:4])
+    starts, ends = whole(starts), whole(ends)
+    axes = range(len(starts)) if axes is None else [int(a) % x.ndim for a in axes]
     for axis, start, end, step in zip(axes, starts, ends, steps or [1] * len(starts), strict=True):
         places = range(*slice(start, _end(end, step), step).indices(x.shape[axis]))
         if step > 0:
@@ -113,7 +118,7 @@ def _from_front(places: Tensor, size: int) -> Tensor:
 def _gather(n: Node, x: Tensor, places: Tensor) -> Tensor:
     axis = n.get("axis", 0) % x.ndim
     flat = x.index_select(axis, _from_front(places, x.shape[axis]).flatten())
-    return flat.reshape(*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
+    return flat.reshape([*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]])
 
 
 def _gather_elements(n: Node, x: Tensor, places: Tensor) -> Tensor:
@@ -155,8 +160,8 @@ def _one_hot(n: Node, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
 
 def _pad(n: Node, x: Tensor, given: Tensor | None = None, value: Tensor | None = None, at: Any = None) -> Tensor:
     mode = n.get("mode", "constant")
-    pads = cast(list[int], whole(given if given is not None else n.get("pads", n.get("paddings"))))
-    axes = list(range(x.ndim)) if at is None else [a % x.ndim for a in cast(list[int], whole(at))]
+    pads = whole(given if given is not None else n.get("pads", n.get("paddings")))
+    axes = list(range(x.ndim)) if at is None else [a % x.ndim for a in whole(at)]
     fill = n.get("value", 0.0) if value is None else value.item()
     half = len(pads) // 2
     for axis, before, after in zip(axes, pads[:half], pads[half:], strict=True):
@@ -178,7 +183,7 @@ def _mirrored(i: int, size: int, mode: str) -> int:
     return i if i < size else 2 * size - 2 - i
 
 
-def _range(n: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def _range(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
@@ -202,11 +207,11 @@ def _space_to_depth(n: Node, x: Tensor) -> Tensor:
 
 SHAPING: Mapping[str, Operator] = {
     "Constant": _constant, "ConstantOfShape": _constant_of_shape, "Shape": _shape, "Reshape": _reshape,
-    "Size": lambda n, x: torch.tensor(x.numel(), dtype=torch.int64), "Flatten": _flatten, "Transpose": _transpose,
-    "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Expand": _expand, "Tile": _tile, "Concat": _concat,
+    "Size": plain(_size), "Flatten": _flatten, "Transpose": _transpose,
+    "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Expand": plain(_expand), "Tile": plain(_tile), "Concat": _concat,
     "Split": _split, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements, "GatherND": _gather_nd,
-    "ScatterND": _scatter_nd, "ScatterElements": _scatter_elements, "OneHot": _one_hot, "Pad": _pad, "Range": _range,
-    "Trilu": _trilu, "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
+    "ScatterND": _scatter_nd, "ScatterElements": _scatter_elements, "OneHot": _one_hot, "Pad": _pad,
+    "Range": plain(_range), "Trilu": _trilu, "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
 }  # fmt: skip
 
 # Inputs that say how and not what, counted from this one on: they are read as numbers, and may stay on the processor.

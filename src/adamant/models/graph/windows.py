@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adamant.models.graph.record import Node, Operator
+from adamant.models.graph.record import Node, Operator, plain
 
 _CONV: Mapping[int, Any] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: Mapping[int, Any] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -133,12 +133,15 @@ def _average_pool(n: Node, x: Tensor) -> Tensor:
     return call(F.pad(x, _flat(whole)), kernel, strides) / call(counted, kernel, strides)
 
 
-def _global(n: Node, x: Tensor, call: Any) -> Tensor:
-    return cast(Tensor, call(x, list(range(2, x.ndim)), True))
+def _global(call: Callable[..., Tensor]) -> Operator:
+    def over_places(x: Tensor) -> Tensor:
+        return call(x, list(range(2, x.ndim)), True)
+
+    return plain(over_places)
 
 
 WINDOWS: Mapping[str, Operator] = {
     "Conv": _conv, "ConvTranspose": _conv_transpose, "MaxPool": _max_pool, "AveragePool": _average_pool,
-    "GlobalAveragePool": lambda n, x: _global(n, x, torch.mean),
-    "GlobalMaxPool": lambda n, x: _global(n, x, torch.amax),
+    "GlobalAveragePool": _global(torch.mean),
+    "GlobalMaxPool": _global(torch.amax),
 }  # fmt: skip
