@@ -14,7 +14,9 @@ from torch import nn
 
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
+from adamant.models.huggingface import open_huggingface
 from adamant.models.onnx import open_onnx
+from adamant.models.timm import open_timm
 from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
 
 
@@ -38,6 +40,8 @@ def _ends(*suffixes: str) -> Callable[[str], bool]:
 NAMES: tuple[Door, ...] = (
     Door("zoo:NAME", _begins("zoo:"), load_zoo),
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
+    Door("timm:NAME@WEIGHTS", _begins("timm:"), open_timm),
+    Door("hf:FOLDER", _begins("hf:"), open_huggingface),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(".onnx", _ends(".onnx"), open_onnx),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
@@ -45,7 +49,11 @@ NAMES: tuple[Door, ...] = (
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
-OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (("onnx", open_onnx),)
+OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
+    ("onnx", open_onnx),
+    ("transformers", open_huggingface),
+    ("timm", open_timm),
+)
 
 
 def opener(held: Any) -> Callable[[Any, Ask], nn.Module] | None:
