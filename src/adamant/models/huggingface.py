@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from adamant.errors import InputError, MissingExtraError, ModelError
+from adamant.errors import InputError, MissingExtraError, ModelError, first_line
 from adamant.models.ask import Ask
 from adamant.models.prepared import Embedded, Pictures, Preparation, Waveforms, from_config
 from adamant.random import Rng
@@ -48,7 +48,7 @@ def _loaded(where: str) -> Any:
     except Exception as error:  # transformers has no error of its own for this
         raise InputError(
             f"hf:{where} cannot be read: there is no config.json of a model that transformers {hub.__version__} reads,"
-            f" neither in the folder {where!r} nor in the local cache ({_first(error)}). Nothing is downloaded, "
+            f" neither in the folder {where!r} nor in the local cache ({first_line(error)}). Nothing is downloaded, "
             "and code that comes with a model is not run."
         ) from error
     name = next(iter(config.architectures or []), "")
@@ -62,7 +62,7 @@ def _loaded(where: str) -> Any:
     try:
         return kind.from_pretrained(where, local_files_only=True, use_safetensors=True, attn_implementation="eager")
     except Exception as error:
-        raise ModelError(f"hf:{where} cannot be loaded: {_first(error)}") from error
+        raise ModelError(f"hf:{where} cannot be loaded: {first_line(error)}") from error
 
 
 def _safe(where: str) -> None:
@@ -71,7 +71,8 @@ def _safe(where: str) -> None:
         found = ", ".join(sorted(p.name for p in folder.glob("*.bin"))) or "no weights at all"
         raise ModelError(
             f"hf:{where} holds {found}, and no safetensors. A .bin file is a pickle, which can run any code, so "
-            "adamant does not open it; where you trust it, load it yourself and call save_pretrained, which writes safetensors."
+            "adamant does not open it; where you trust it, load it yourself and call save_pretrained, which writes "
+            "safetensors."
         )
 
 
@@ -156,7 +157,7 @@ def _embedded(model: Any) -> nn.Module:
         apart = float((want - got).abs().max() / want.abs().max().clamp_min(1e-30))
     except Exception as error:
         raise ModelError(
-            f"{name} cannot be asked by embeddings ({_first(error)}), so no gradient by them can be had."
+            f"{name} cannot be asked by embeddings ({first_line(error)}), so no gradient by them can be had."
         ) from error
     if not apart <= 1e-4:
         raise ModelError(
@@ -164,7 +165,3 @@ def _embedded(model: Any) -> nn.Module:
             "models do that look for the padding among the tokens; it cannot be attacked by embeddings."
         )
     return made
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

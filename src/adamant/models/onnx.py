@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant.access import Sight
-from adamant.errors import InputError, ModelError
+from adamant.errors import InputError, ModelError, first_line
 from adamant.files import write_whole
 from adamant.models.ask import Ask
 from adamant.models.graph import GraphModule, Port, UnsupportedError
@@ -24,6 +25,8 @@ from adamant.random import Rng
 
 _ROWS = 3
 _SIDES = (32, 64, 224)  # tried in turn where a size is free
+_TRACED = (1, 2, 4, 8, 16, 32)  # and where the number of rows is free by name only
+_UNCHECKED = "The ONNX model is computed by torch, and that is unchecked"
 
 
 def load_onnx(
@@ -50,7 +53,11 @@ def load_onnx(
     except UnsupportedError as error:
         core = str(error)
     judge = runner(shown, port.name, reference=isinstance(core, GraphModule))
-    fault, note = _compared(core, judge, port, shape) if isinstance(core, GraphModule) else (core, "")
+    fault, note = "", f"{_UNCHECKED}: {judge}."
+    if isinstance(core, str):
+        fault = core
+    elif isinstance(judge, Runner):
+        fault, note, port = _compared(core, judge, port, shape)
     if not fault and isinstance(core, GraphModule):
         return OnnxModel(
             core, port, free=_free(core, port, shape), shows=Sight.GRADIENT, notes=(*notes, note), source=Source(proto)
@@ -140,6 +147,7 @@ def _real(port: Port) -> bool:
 
 def _probes(port: Port, shape: tuple[int, ...] | None, seed: int = 0) -> Iterator[Tensor]:
     """Inputs in [0, 1] of the sizes that the graph asks for, with several guesses where they are free."""
+    given: list[tuple[int, ...]]
     if port.sizes is None:
         given = [(_ROWS, *shape)] if shape else []
     elif len(port.sizes) == 1:
@@ -149,24 +157,29 @@ def _probes(port: Port, shape: tuple[int, ...] | None, seed: int = 0) -> Iterato
         turned = (*shape[1:], shape[0]) if shape and len(shape) == 3 else shape
         asked = next((s for s in (shape, turned) if s and fits(own, s)), None)
         guesses = [asked] if asked else [tuple(s or side for s in own) for side in (_SIDES if None in own else (1,))]
-        given = [(port.sizes[0] or _ROWS, *guess) for guess in guesses]
+        rows = (port.sizes[0],) if port.sizes[0] else (_ROWS, *(_TRACED if len(guesses) == 1 else ()))
+        given = [(n, *guess) for n in rows for guess in guesses]
     for sizes in given:
         yield Rng.of(seed, sizes[0]).fold("probe").uniform(*sizes[1:]).to(port.dtype)
 
 
-def _compared(core: GraphModule, judge: Runner | str, port: Port, shape: tuple[int, ...] | None) -> tuple[str, str]:
-    """Why torch's answers cannot be had or trusted, or ""; and what to say where they can."""
-    if isinstance(judge, str):
-        return "", f"The ONNX model is computed by torch, and that is unchecked: {judge}."
-    trouble = "its sizes are free; give shape"
+def _compared(core: GraphModule, judge: Runner, port: Port, shape: tuple[int, ...] | None) -> tuple[str, str, Port]:
+    """Why torch's answers cannot be trusted, or ""; what to say where they can; and what the graph really takes."""
+    troubles: list[str] = []
     for x in _probes(port, shape):
         try:
             want = judge(x)
         except Exception as error:
-            trouble = f"{judge.who} raises on an input {tuple(x.shape)}: {str(error).strip().splitlines()[0][:200]}"
+            troubles.append(f"{judge.who} raises on an input {tuple(x.shape)}: {first_line(error)}")
             continue
-        return _agreement(core, x, want, judge.who)
-    return "", f"The ONNX model is computed by torch, and that is unchecked: {trouble}."
+        fault, note = _agreement(core, x, want, judge.who)
+        if port.sizes is not None and port.sizes[0] is None and len(x) != _ROWS:
+            note += f" It takes {len(x)} rows at once, whatever it says: it was exported with that number inside."
+            port = replace(port, sizes=(len(x), *port.sizes[1:]))
+        return fault, note, port
+    if troubles and port.sizes is not None and None not in port.sizes[1:]:
+        raise ModelError(f"The ONNX model cannot be run: {troubles[0]}.")
+    return "", f"{_UNCHECKED}: its sizes are free; give shape.", port
 
 
 def _agreement(core: GraphModule, x: Tensor, want: Tensor, who: str) -> tuple[str, str]:
@@ -174,7 +187,7 @@ def _agreement(core: GraphModule, x: Tensor, want: Tensor, who: str) -> tuple[st
         with torch.no_grad():
             got = core(x)
     except Exception as error:
-        return f"torch raises {type(error).__name__} where {who} answers ({str(error).splitlines()[0][:200]})", ""
+        return f"torch raises {type(error).__name__} where {who} answers ({first_line(error)})", ""
     if got.shape != want.shape:
         return f"torch answers with {tuple(got.shape)} and {who} with {tuple(want.shape)}", ""
     scale = float(want.double().abs().max().clamp_min(1e-30))

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from adamant.errors import first_line
 from adamant.models.onnx_files import reference_evaluator
 
 
@@ -32,14 +33,14 @@ def runner(proto: Any, name: str, *, reference: bool) -> Runner | str:
     except ImportError:
         found = "onnxruntime is not installed (pip install adamant[onnx])"
     except Exception as error:  # onnxruntime has a class of error for each of its reasons
-        found = f"onnxruntime refuses it ({_first(error)})"
+        found = f"onnxruntime refuses it ({first_line(error)})"
     if isinstance(found, Runner) or not reference:
         return found
     try:
         evaluator = reference_evaluator(proto)
         return Runner(lambda x: evaluator.run(None, {name: x})[0], "the reference evaluator of onnx")
     except Exception as error:
-        return f"{found}, and so does the reference evaluator of onnx ({_first(error)})"
+        return f"{found}, and so does the reference evaluator of onnx ({first_line(error)})"
 
 
 def _onnxruntime(proto: Any, name: str) -> Runner:
@@ -49,7 +50,3 @@ def _onnxruntime(proto: Any, name: str) -> Runner:
     options.intra_op_num_threads = torch.get_num_threads()
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return Runner(lambda x: session.run(None, {name: x})[0], "onnxruntime")
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
