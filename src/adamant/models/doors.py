@@ -16,8 +16,8 @@ from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
 from adamant.models.huggingface import open_huggingface
 from adamant.models.onnx import open_onnx
-from adamant.models.timm import open_timm
-from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
+from adamant.models.timm import prepare_timm
+from adamant.models.weights import WEIGHTS, existing, load_timm, load_torchvision, load_weights, load_zoo
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _ends(*suffixes: str) -> Callable[[str], bool]:
 NAMES: tuple[Door, ...] = (
     Door("zoo:NAME", _begins("zoo:"), load_zoo),
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
-    Door("timm:NAME@WEIGHTS", _begins("timm:"), open_timm),
+    Door("timm:NAME@WEIGHTS", _begins("timm:"), load_timm),
     Door("hf:FOLDER", _begins("hf:"), open_huggingface),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(".onnx", _ends(".onnx"), open_onnx),
@@ -52,7 +52,7 @@ NAMES: tuple[Door, ...] = (
 OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
     ("onnx", open_onnx),
     ("transformers", open_huggingface),
-    ("timm", open_timm),
+    ("timm", prepare_timm),
 )
 
 

@@ -133,7 +133,7 @@ def _one_output(outputs: Sequence[Port], asked: str | None) -> str:
     told = f"none named {asked!r}" if asked is not None else "and it is not clear which are the logits"
     raise InputError(
         f"The ONNX model has {len(names)} outputs ({', '.join(map(str, outputs))}), {told}; choose one: "
-        "adamant.load_onnx(path, output=NAME)."
+        "adamant.models.load_onnx(path, output=NAME)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The one file that imports timm: its networks by name with weights of yours, or as objects."""
+"""The one file that imports timm: its networks by name, and as objects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ from torch import nn
 
 from adamant.errors import InputError, MissingExtraError
 from adamant.models.ask import Ask
-from adamant.models.state import fit
-from adamant.models.weights import named_weights
-from adamant.models.wrap import Normalised, normalised
+from adamant.models.wrap import normalised
 from adamant.random import sealed
 
 
-def open_timm(spec: Any, ask: Ask) -> nn.Module:
-    """timm's network of "timm:NAME@WEIGHTS", or an object, on inputs in [0, 1]: its own mean and std are inside.
+def build_timm(name: str, classes: int | None) -> nn.Module:
+    """timm's network of that name without weights; nothing is downloaded.
 
-    Where the person gives a mean and std, they stand for timm's. WEIGHTS is a local file; nothing is downloaded.
     Raises `MissingExtraError` without timm, `InputError` with near names for an unknown network.
     """
-    timm = _timm(spec if isinstance(spec, str) else "A model of timm")
-    net = _built(timm, spec, ask) if isinstance(spec, str) else spec
-    if ask.mean or isinstance(net, Normalised):
+    timm = _timm(f"timm:{name}")
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
+        raise InputError(f"timm has no network {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "."))
+    with sealed(0):
+        if classes is None:
+            return cast(nn.Module, timm.create_model(name, pretrained=False))
+        return cast(nn.Module, timm.create_model(name, pretrained=False, num_classes=classes))
+
+
+def prepare_timm(net: Any, ask: Ask) -> nn.Module:
+    """The network on inputs in [0, 1]: timm's mean and std are inside, where the person gives none."""
+    if ask.mean:
         return net
-    known = timm.data.resolve_model_data_config(net)
+    known = _timm(type(net).__name__).data.resolve_model_data_config(net)
     return normalised(net, known["mean"], known["std"], of="timm")
 
 
@@ -38,15 +45,3 @@ def _timm(spec: str) -> Any:
         raise MissingExtraError(
             f"{spec} needs timm, which cannot be imported ({error}): pip install adamant[timm]."
         ) from error
-
-
-def _built(timm: Any, spec: str, ask: Ask) -> nn.Module:
-    name, path, tensors = named_weights(spec, "timm:")
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        raise InputError(f"timm has no network {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "."))
-    more = {} if ask.classes is None else {"num_classes": ask.classes}
-    with sealed(0):
-        net = cast(nn.Module, timm.create_model(name, pretrained=False, **more))
-    fit(net, tensors, path=path, arch=f"timm:{name}")
-    return net

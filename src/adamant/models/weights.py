@@ -12,6 +12,7 @@ from adamant.models.architecture import Architecture, from_json
 from adamant.models.ask import Ask
 from adamant.models.importable import FORM, imported
 from adamant.models.state import fit, read_safetensors, read_torch
+from adamant.models.timm import build_timm, prepare_timm
 from adamant.models.torchvision import build_torchvision, preparation_of
 from adamant.models.wrap import Normalised, normalised
 from adamant.models.zoo import build
@@ -34,6 +35,8 @@ def load_weights(spec: str, ask: Ask) -> nn.Module:
         )
     if ask.arch.startswith("torchvision:"):
         net = build_torchvision(ask.arch.removeprefix("torchvision:"), ask.classes)
+    elif ask.arch.startswith("timm:"):
+        net = build_timm(ask.arch.removeprefix("timm:"), ask.classes)
     else:
         net = _network(ask.arch, ask, why=f"{ask.arch} is built to measure")
     fit(net, tensors, path=path, arch=ask.arch)
@@ -81,6 +84,14 @@ def load_torchvision(spec: str, ask: Ask) -> nn.Module:
     fit(net, tensors, path=path, arch=f"torchvision:{name}")
     known = None if ask.mean or ask.classes is not None else preparation_of(name)
     return normalised(net, *known, of="torchvision") if known else net
+
+
+def load_timm(spec: str, ask: Ask) -> nn.Module:
+    """A network of timm with weights from a file, and timm's mean and std inside."""
+    name, path, tensors = named_weights(spec, "timm:")
+    net = build_timm(name, ask.classes)
+    fit(net, tensors, path=path, arch=f"timm:{name}")
+    return prepare_timm(net, ask)
 
 
 def named_weights(spec: str, prefix: str) -> tuple[str, Path, dict[str, Tensor]]:
