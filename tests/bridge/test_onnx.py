@@ -251,6 +251,23 @@ def test_weights_are_trained_and_written_back(tmp_path: Path) -> None:
         save_onnx(load_model(tmp_path / "after.onnx", mean=(0.5,), std=(1.0,)), tmp_path / "x.onnx")
 
 
+def test_statistics_that_an_exporter_merged_with_weights() -> None:
+    """A fresh network has weights of one and variances of one, and exporters keep equal tensors once."""
+    ones, zeros = torch.ones(3), torch.zeros(3)
+    nodes = [
+        helper.make_node("Identity", ["one"], ["var"]),
+        helper.make_node("BatchNormalization", ["x", "one", "zero", "zero", "var"], ["y"]),
+    ]
+    loaded = load_onnx(graph(nodes, port("x", "n", 3), [port("y", "n", 3)], one=ones, zero=zeros))
+    x = torch.rand(4, 3)
+    loaded(x).sum().backward()
+    with torch.no_grad():
+        for weight in loaded.parameters():
+            weight += 1
+    assert len(list(loaded.parameters())) == 2
+    torch.testing.assert_close(loaded(x), 2 * x / (1 + 1e-5) ** 0.5 + 1)
+
+
 def test_fixed_batches() -> None:
     w = torch.randn(4, 3)
     rows = [helper.make_node("MatMul", ["x", "w"], ["y"])]

@@ -40,6 +40,7 @@ def read_proto(source: Any) -> Any:
     if proto.functions:
         proto = import_module("onnx.inliner").inline_local_functions(proto)
     _lift_constants(proto)
+    _part_statistics(proto)
     return proto
 
 
@@ -116,6 +117,32 @@ def _lift_constants(proto: Any) -> None:
     kept = [type(node).FromString(node.SerializeToString()) for node in left]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
+
+
+def _part_statistics(proto: Any) -> None:
+    """Statistics of batch normalisation that an exporter merged with equal weights, as in a fresh network, get
+    initialisers of their own: weights are trained, and statistics are not."""
+    held = {t.name: t for t in proto.graph.initializer}
+    same = {n.output[0]: n.input[0] for n in proto.graph.node if n.op_type == "Identity"}
+
+    def root(name: str) -> str:
+        while name in same:
+            name = same[name]
+        return name
+
+    def places(node: Any) -> tuple[int, ...]:
+        return (3, 4) if node.op_type == "BatchNormalization" else ()
+
+    nodes = [n for n in proto.graph.node if n.op_type != "Identity"]
+    learnt = {root(name) for n in nodes for i, name in enumerate(n.input) if i not in places(n)}
+    for number, node in enumerate(nodes):
+        for place in places(node):
+            name = root(node.input[place])
+            if name in held and name in learnt:
+                own = proto.graph.initializer.add()
+                own.CopyFrom(held[name])
+                own.name = name = f"{name}.statistics.{number}.{place}"
+            node.input[place] = name
 
 
 def read_graph(proto: Any) -> Graph:
