@@ -62,6 +62,14 @@ def test_a_graph_gives_the_answers_and_gradients_of_the_same_calls_by_hand() -> 
     torch.testing.assert_close(net(X), by_hand(X, w))  # statistics stay as exported
 
 
+def test_weights_and_numbers_follow_the_inputs_to_another_device() -> None:
+    net, _ = with_weights()
+    assert net.to("meta")(X.to("meta")).device.type == "meta"
+    rows = module([node("Gather", "x places", "a", axis=3), node("Add", "a table", "y")],
+                  places=torch.tensor([0, 2]), table=torch.tensor([1, 2]))  # fmt: skip
+    assert rows.to("meta")(X.to("meta")).shape == (2, 3, 6, 2)
+
+
 def test_what_was_learnt_is_a_parameter_and_what_was_not_is_none() -> None:
     net, w = with_weights()
     trainable = {name for name, value in net.weights().items() if isinstance(value, torch.nn.Parameter)}
@@ -151,6 +159,14 @@ def resize(coordinates: str, mode: str, x: Tensor, **given: Any) -> Tensor:
     return module([node("Resize", "x - scales", "y", **attributes)], scales=scales)(x)
 
 
+def test_a_window_that_would_begin_in_the_padding_is_left_out() -> None:
+    x = X[..., :5, :5]
+    given: dict[str, Any] = {"kernel_shape": (2, 2), "strides": (3, 3), "pads": (1, 1, 1, 1), "ceil_mode": 1}
+    torch.testing.assert_close(alone("MaxPool", x, **given), F.max_pool2d(x, 2, 3, 1, ceil_mode=True))
+    want = F.avg_pool2d(x, 2, 3, 1, ceil_mode=True, count_include_pad=False)
+    torch.testing.assert_close(alone("AveragePool", x, **given), want)
+
+
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 @pytest.mark.parametrize("aligned", [False, True])
 def test_resize(mode: str, aligned: bool) -> None:
@@ -176,7 +192,9 @@ def test_shapes_are_followed_through_the_graph() -> None:
         node("Concat", "n1 rest", "shape", axis=0), node("Reshape", "x shape", "y"),
     ]  # fmt: skip
     held = {"zero": torch.tensor(0), "at": torch.tensor([0]), "rest": torch.tensor([-1])}
-    assert module(nodes, **held)(X[:1]).shape == (1, 108)
+    net = module(nodes, **held)
+    assert net(X[:1]).shape == (1, 108)
+    assert net.to("meta")(X.to("meta")).shape == (2, 108)  # sizes stay numbers wherever the inputs are
     assert module([node("Reshape", "x s", "y", allowzero=1)], s=torch.tensor([3, 0]))(torch.ones(0, 2)).shape == (3, 0)
 
 
