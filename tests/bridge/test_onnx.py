@@ -336,6 +336,9 @@ def test_what_torch_does_not_know_is_asked_for_scores() -> None:
     assert loaded.shows == Sight.SCORES
     assert "DequantizeLinear, QuantizeLinear" in loaded.notes[-1]
     assert float((loaded(x) - (x @ w).clamp(0)).abs().max()) < 0.06
+    (digest,) = loaded.state_dict().values()
+    proto.graph.initializer[0].raw_data = (w * 2).numpy().tobytes()
+    assert not torch.equal(load_onnx(proto).state_dict()["digest"], digest)  # an audit resumes on the same model only
     proto.graph.node[1].op_type = "Nonsense"
     with pytest.raises(ModelError, match=r"Nonsense.*onnxruntime refuses"):
         load_onnx(proto)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,9 @@ class OnnxModel(nn.Module):
         super().__init__()
         self.core, self.port, self.free = core, port, free
         self.shows, self.notes, self.source = shows, notes, source
+        if not isinstance(core, nn.Module):  # no weights of torch's: an audit knows the model by the digest of its file
+            digest = hashlib.sha256(source.proto.SerializeToString()).digest()
+            self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():
