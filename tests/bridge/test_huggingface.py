@@ -81,6 +81,12 @@ def test_objects_and_folders_without_a_processor(tmp_path: Path) -> None:
         assert "inputs go in as they are" in loaded.notes[0]
 
 
+def test_weights_saved_in_half_precision_are_computed_in_float32(tmp_path: Path) -> None:
+    model = vit().half()
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(load_model(saved(model, tmp_path))(x), model.float()(x).logits)
+
+
 def test_waveforms() -> None:
     config = hub.Wav2Vec2Config(
         **SMALL, conv_dim=(8, 8), conv_stride=(4, 2), conv_kernel=(8, 4), num_conv_pos_embeddings=8,

@@ -60,7 +60,8 @@ def _loaded(where: str) -> Any:
         )
     _safe(where)
     try:
-        return kind.from_pretrained(where, local_files_only=True, use_safetensors=True, attn_implementation="eager")
+        made = kind.from_pretrained(where, local_files_only=True, use_safetensors=True, attn_implementation="eager")
+        return made.float()  # weights that were saved in half precision stay so, and every success is judged in float32
     except Exception as error:
         raise ModelError(f"hf:{where} cannot be loaded: {first_line(error)}") from error
 
