@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -128,6 +129,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     torch.save(bert().state_dict(), tmp_path / "bin" / "pytorch_model.bin")
     (tmp_path / "bin" / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"holds pytorch_model\.bin, and no safetensors.*a pickle"):
+        load_model(spec)
+    spec = saved(bert(), tmp_path / "headless")
+    held = load_file(tmp_path / "headless" / "model.safetensors")
+    del held["classifier.weight"]
+    save_file(held, tmp_path / "headless" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights of BertForSequenceClassification \(classifier\.weight\)"):
         load_model(spec)
     plain = hub.BertModel(hub.BertConfig(vocab_size=30, **SMALL))
     with pytest.raises(InputError, match="holds BertModel, which is no classifier"):

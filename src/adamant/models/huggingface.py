@@ -13,7 +13,7 @@ from torch import nn
 from adamant.errors import InputError, MissingExtraError, ModelError, first_line
 from adamant.models.ask import Ask
 from adamant.models.prepared import Embedded, Pictures, Preparation, Waveforms, from_config
-from adamant.random import Rng
+from adamant.random import Rng, sealed
 
 _CONFIG = "preprocessor_config.json"
 
@@ -60,10 +60,19 @@ def _loaded(where: str) -> Any:
         )
     _safe(where)
     try:
-        made = kind.from_pretrained(where, local_files_only=True, use_safetensors=True, attn_implementation="eager")
-        return made.float()  # weights that were saved in half precision stay so, and every success is judged in float32
+        with sealed(0):
+            made, told = kind.from_pretrained(
+                where, local_files_only=True, use_safetensors=True, attn_implementation="eager",
+                output_loading_info=True,
+            )  # fmt: skip
     except Exception as error:
         raise ModelError(f"hf:{where} cannot be loaded: {first_line(error)}") from error
+    if lacking := sorted(told["missing_keys"]):
+        raise ModelError(
+            f"hf:{where} lacks weights of {name} ({', '.join(lacking[:3])}), which would be random; give the folder of "
+            "a model that was trained to classify."
+        )
+    return made.float()  # weights that were saved in half precision stay so, and every success is judged in float32
 
 
 def _safe(where: str) -> None:
