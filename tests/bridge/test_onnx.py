@@ -130,7 +130,7 @@ def test_exports_of_torch(tmp_path: Path, name: str, dynamo: bool, opset: int) -
     assert "differs from onnxruntime by" in loaded.notes[-1]
     alike(loaded(x), model(x))
     alike(slope(loaded, x), slope(model, x))
-    assert copy.deepcopy(loaded.core).to("meta")(x.to("meta")).shape == (5, 5)  # as on another device
+    assert copy.deepcopy(loaded.core).to("meta")(x.to("meta")).shape == loaded(x).shape  # as on another device
     assert sum(p.numel() for p in loaded.parameters()) >= 0.9 * sum(
         p.numel() for n, p in model.named_parameters() if "bn" not in n
     )

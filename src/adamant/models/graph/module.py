@@ -46,10 +46,13 @@ class GraphModule(nn.Module):
             raise UnsupportedError(f"There is no torch code here for the operator{'s'[: len(unknown) > 1]} "
                               f"{', '.join(unknown)}.")  # fmt: skip
         self.names: dict[str, str] = {}  # of an initialiser: its name among the parameters and buffers
-        self.constants: dict[str, Tensor] = {}  # small whole numbers and single numbers: they stay on the processor
+        self.constants: dict[str, Tensor] = {}  # numbers that say how: they stay on the processor
         self.held = nn.Module()
         wanted = {name for n in nodes for name in n.inputs} | {output}
-        self._hold({name: w for name, w in graph.weights.items() if name in wanted}, _learnt(nodes, graph.weights))
+        kept = {name: w for name, w in graph.weights.items() if name in wanted}
+        computed = {name for n in nodes for name in n.inputs[: SETTINGS.get(n.op, len(n.inputs))]} | {output}
+        self.constants.update({name: w for name, w in kept.items() if name not in computed})
+        self._hold({name: w for name, w in kept.items() if name in computed}, _learnt(nodes, graph.weights))
         self.nodes = self._folded(nodes)
         self.last = _last_uses(self.nodes, output)
 

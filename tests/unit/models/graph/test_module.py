@@ -68,6 +68,9 @@ def test_weights_and_numbers_follow_the_inputs_to_another_device() -> None:
     rows = module([node("Gather", "x places", "a", axis=3), node("Add", "a table", "y")],
                   places=torch.tensor([0, 2]), table=torch.tensor([1, 2]))  # fmt: skip
     assert rows.to("meta")(X.to("meta")).shape == (2, 3, 6, 2)
+    scales = torch.tensor([1.0, 1.0, 1.5, 2.0])
+    larger = module([node("Resize", "x - scales", "y", mode="linear")], scales=scales)
+    assert larger.to("meta")(X.to("meta")).shape == (2, 3, 9, 12)
 
 
 def test_what_was_learnt_is_a_parameter_and_what_was_not_is_none() -> None:
