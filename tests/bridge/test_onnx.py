@@ -270,6 +270,19 @@ def test_statistics_that_an_exporter_merged_with_weights() -> None:
     torch.testing.assert_close(loaded(x), 2 * x / (1 + 1e-5) ** 0.5 + 1)
 
 
+def test_zeros_before_a_maximum_are_zeros() -> None:
+    """onnxruntime's optimiser makes them part of the pool, where they are no values at all."""
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["a"]),
+        helper.make_node("MaxPool", ["a"], ["b"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["b"], ["y"]),
+    ]
+    proto = graph(nodes, port("x", "n", 1, 2, 2), [port("y", "n", 4)], pads=torch.tensor([0, 0, 1, 1, 0, 0, 1, 1]))
+    loaded = load_onnx(proto)
+    assert loaded.shows == Sight.GRADIENT
+    assert not loaded(-torch.rand(3, 1, 2, 2)).any()
+
+
 def test_fixed_batches() -> None:
     w = torch.randn(4, 3)
     rows = [helper.make_node("MatMul", ["x", "w"], ["y"])]
