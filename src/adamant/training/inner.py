@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Labels
-from adamant.access import Sight
+from adamant.access import Access, Sight
 from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
 from adamant.attacks.starts import Here
 from adamant.calling import Settings
 from adamant.engine import perturb
 from adamant.errors import InputError
-from adamant.goals import Diverge, Untargeted
+from adamant.goals import Diverge, Goal, Untargeted
 from adamant.random import Rng
+from adamant.shards import Shard
 from adamant.threats import Projectable
 
 Memory = dict[str, Tensor]  # what a recipe remembers of each training row; it travels in the checkpoint
@@ -36,6 +37,12 @@ class Batch:
     scale: float = 1.0  # of the budget, at this step; the threat that an inner part is given is scaled already
     settings: Settings = Settings(lanes=1)  # how the attack calls the model
     common: Rng = field(default_factory=lambda: Rng.of(0, 1))  # one stream for the step, the same in all processes
+    shard: Shard = Shard()  # which process's share of the whole batch these rows are
+
+    @property
+    def seats(self) -> Tensor:
+        """Where the rows sit in the whole batch."""
+        return torch.arange(len(self.x), device=self.x.device) * self.shard.world + self.shard.rank
 
 
 @runtime_checkable
@@ -99,15 +106,7 @@ class Several(Protocol):
 
 @runtime_checkable
 class Elsewhere(Protocol):
-    """An inner part within a threat model of its own, beside that of the run."""
-
-    @property
-    def threat(self) -> Projectable: ...
-
-
-@runtime_checkable
-class Everywhere(Protocol):
-    """An inner part within several threat models at once."""
+    """An inner part within threat models of its own, instead of that of the run."""
 
     @property
     def threats(self) -> tuple[Projectable, ...]: ...
@@ -123,9 +122,7 @@ def parts_of(inner: Inner) -> Iterator[Inner]:
 
 def threats_of(inner: Inner, threat: Projectable) -> tuple[Projectable, ...]:
     """The threat models that a recipe trains within: its own, or that of the run."""
-    own: list[Projectable] = []
-    for part in parts_of(inner):
-        own += [part.threat] if isinstance(part, Elsewhere) else part.threats if isinstance(part, Everywhere) else ()
+    own = (threat for part in parts_of(inner) if isinstance(part, Elsewhere) for threat in part.threats)
     return tuple(dict.fromkeys(own)) or (threat,)
 
 
@@ -140,6 +137,36 @@ def passes(attack: Attack) -> int:
     if attack.needs != Sight.GRADIENT:
         raise InputError(f"Training climbs gradients, and {type(attack).__name__} uses none: take PGD(...) or FGSM().")
     return 2 * attack.steps
+
+
+def attacked(
+    attack: Attack, model: nn.Module, batch: Batch, goal: Goal, threat: Projectable, *, access: Access | None = None
+) -> Inputs:
+    """The last point of an attack on the batch, with the luck of its rows."""
+    return perturb(attack, model, batch.x, goal, threat, rng=batch.rng, access=access, settings=batch.settings)
+
+
+def grown(inner: Inner) -> Inner:
+    """The inner part made stronger, where it can be."""
+    return inner.stronger() if isinstance(inner, Growing) else inner
+
+
+class _Stepped(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def rate(self) -> float: ...
+
+
+_S = TypeVar("_S", bound=_Stepped)
+
+
+def finer(part: _S) -> _S:
+    """The same path, of one step more."""
+    return replace(part, steps=part.steps + 1, rate=part.rate * part.steps / (part.steps + 1))
 
 
 def stronger(attack: Attack) -> Attack:
@@ -186,8 +213,7 @@ class Ascend:
         return replace(self, attack=stronger(self.attack))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
-        goal = Untargeted(batch.y)
-        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(self.attack, model, batch, Untargeted(batch.y), threat)}
 
 
 @final
@@ -212,7 +238,7 @@ class Stray:
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         with torch.no_grad():
             goal = Diverge(model(batch.x))
-        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(self.attack, model, batch, goal, threat)}
 
 
 @final
@@ -263,8 +289,12 @@ class Under:
     def parts(self) -> tuple[Inner, ...]:
         return (self.inner,)
 
+    @property
+    def threats(self) -> tuple[Projectable, ...]:
+        return (self.threat,)
+
     def stronger(self) -> Inner:
-        return replace(self, inner=_grown(self.inner))
+        return replace(self, inner=grown(self.inner))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         return self.inner(model, batch, scaled(self.threat, batch.scale), memory)
@@ -289,7 +319,7 @@ class Together:
         return sum(part.cost for part in self.parts)
 
     def stronger(self) -> Inner:
-        return Together(*map(_grown, self.parts))
+        return Together(*map(grown, self.parts))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         views: dict[str, Inputs] = {}
@@ -319,15 +349,11 @@ class Stages:
         return round(mean + 0.499)
 
     def stronger(self) -> Inner:
-        return Stages(tuple((until, _grown(inner)) for until, inner in self.stages))
+        return Stages(tuple((until, grown(inner)) for until, inner in self.stages))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         now = next((inner for until, inner in self.stages if batch.done < until), self.stages[-1][1])
         return now(model, batch, threat, memory)
-
-
-def _grown(inner: Inner) -> Inner:
-    return inner.stronger() if isinstance(inner, Growing) else inner
 
 
 CATALOGUE: tuple[type, ...] = (Keep, Ascend, Stray, Pool, Under, Together, Stages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, final, runtime_checkable
 
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from adamant._types import Inputs, Labels, Logits, Mask, Scores
 from adamant.random import Rng
+from adamant.runtime import together
 from adamant.runtime.knobs import Constant, Knob
+from adamant.shards import Shard
 from adamant.threats import Projectable
 
 
@@ -20,7 +22,8 @@ class Views:
     """The views of one batch: inputs by name, and their logits, computed once each and only when asked for.
 
     Beside them what a term may need: the labels (`soft`: as probabilities, where rows were mixed), the model, the
-    threat, randomness by row, and how much of the run is done. Inputs of the views in `sloped` can be differentiated.
+    threat, randomness by row, and how much of the run is done. Where several processes share the batch, these are the
+    rows of one of them.
     """
 
     def __init__(
@@ -33,12 +36,12 @@ class Views:
         rng: Rng | None = None,
         done: float = 1.0,
         soft: Tensor | None = None,
-        sloped: tuple[str, ...] = (),
         joint: tuple[str, ...] = (),
+        shard: Shard = Shard(),
     ) -> None:
-        self.inputs = {k: v.detach().requires_grad_() if k in sloped else v for k, v in inputs.items()}
+        self.inputs = dict(inputs)
         self.label, self.model, self.done, self.soft = label, model, done, soft
-        self._threat, self._rng, self._joint = threat, rng, joint
+        self._threat, self._rng, self._joint, self._shard = threat, rng, joint, shard
         self._logits: dict[str, Logits] = {}
 
     @property
@@ -66,6 +69,16 @@ class Views:
         """Logits of a view that a part came by on its own way, so that nobody asks for them again."""
         self._logits.setdefault(view, wide(logits))
 
+    def log_loss(self, logits: Logits, smoothing: float = 0.0) -> Scores:
+        """Cross-entropy of the label, as probabilities where rows were mixed; zero for rows without one (-1)."""
+        label = self.label if self.soft is None else self.soft
+        return F.cross_entropy(logits, label, reduction="none", label_smoothing=smoothing, ignore_index=-1)
+
+    def mean(self, score: Scores) -> Tensor:
+        """The mean over the rows of all processes, as a number without gradient."""
+        here = score.detach().mean()
+        return here if self._shard.world == 1 else here.new_tensor(together.mean(float(here), self._shard))
+
     def slope(self, view: str, score: Scores) -> Inputs:
         """The gradient of a score per row by the input of the view, which can itself be differentiated."""
         return torch.autograd.grad(score.sum(), self.inputs[view], create_graph=True)[0]
@@ -74,6 +87,16 @@ class Views:
 def wide(logits: Logits) -> Logits:
     """In float32 or better: log-softmax and divergences lose too much in half precision."""
     return logits if logits.dtype.itemsize >= 4 else logits.float()
+
+
+def sloped(inputs: Mapping[str, Inputs], views: Collection[str]) -> dict[str, Inputs]:
+    """The inputs, of which those of some views can be differentiated."""
+    return {k: v.detach().requires_grad_() if k in views else v for k, v in inputs.items()}
+
+
+def divergence(source: Logits, to: Logits) -> Scores:
+    """KL(p(source) || p(to)) by row, in log space."""
+    return F.kl_div(to.log_softmax(1), source.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
 @runtime_checkable
@@ -177,9 +200,7 @@ class CE:
         return (self.view,)
 
     def __call__(self, views: Views) -> Scores:
-        label = views.label if views.soft is None else views.soft
-        logits, off = views.logits(self.view), self.smoothing
-        return F.cross_entropy(logits, label, reduction="none", label_smoothing=off, ignore_index=-1)
+        return views.log_loss(views.logits(self.view), self.smoothing)
 
     def __str__(self) -> str:
         return f"CE({self.view})"
@@ -199,8 +220,7 @@ class Divergence:
         return (self.source, self.to)
 
     def __call__(self, views: Views) -> Scores:
-        reference, now = (views.logits(v).log_softmax(1) for v in (self.source, self.to))
-        return F.kl_div(now, reference, reduction="none", log_target=True).sum(1)
+        return divergence(views.logits(self.source), views.logits(self.to))
 
     def __str__(self) -> str:
         return f"KL({self.source} || {self.to})"
@@ -266,7 +286,7 @@ class Balanced:
     def __call__(self, views: Views) -> Scores:
         first, second = self.first(views), self.second(views)
         odds = self.share / (1 - self.share)
-        weight = odds * first.detach().mean() / second.detach().mean().clamp_min(1e-12)
+        weight = odds * views.mean(first) / views.mean(second).clamp_min(1e-12)
         return first + weight * second
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ from adamant.training.augment import Flip
 from adamant.training.fit import Report, fit
 from adamant.training.guards import Collapse
 from adamant.training.inner import Ascend, Keep
-from adamant.training.outer import Views
+from adamant.training.outer import Views, sloped
 from adamant.training.plan import Plan
 from adamant.training.step import Job
 from adamant.training.terms import Misaligned
@@ -88,7 +88,7 @@ def test_gradient_alignment_rises_with_its_weight() -> None:
 
     def misaligned(lam: float) -> float:
         model, _ = train(recipes.gradalign(lam=lam), epochs=5)
-        v = Views({"clean": HELD.x}, HELD.y, model, threat=EPS, rng=Rng.of(0, len(HELD.y)), sloped=("clean",))
+        v = Views(sloped({"clean": HELD.x}, ["clean"]), HELD.y, model, threat=EPS, rng=Rng.of(0, len(HELD.y)))
         return float(Misaligned()(v).detach().mean())
 
     assert misaligned(3.0) < 0.7 * misaligned(0.0)

@@ -35,7 +35,7 @@ from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
 from adamant.training.inner import Ascend, Batch
-from adamant.training.outer import CE, Views, slopes_of
+from adamant.training.outer import CE, Views, sloped, slopes_of
 from adamant.training.pairs import Steady
 from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
 from adamant.training.virtual import Virtual
@@ -66,7 +66,7 @@ def test_the_gradient_of_steepness_is_that_of_differences() -> None:
 
     def penalty() -> Tensor:
         x, y = rows()
-        return Steepness("clean")(Views({"clean": x.double()}, y, model, sloped=("clean",))).sum()
+        return Steepness("clean")(Views(sloped({"clean": x.double()}, ["clean"]), y, model)).sum()
 
     penalty().backward()
     weight, h = model[0].weight, 1e-5
@@ -89,7 +89,7 @@ def test_sensitivity_is_the_norm_of_the_jacobian_on_average() -> None:
     x, y = rows()
     model = smooth()
     whole = vmap(jacrev(lambda z: model(z[None])[0]))(x).square().sum((1, 2)) / 2
-    v = Views({"clean": x}, y, model, rng=Rng.of(7, N), sloped=("clean",))
+    v = Views(sloped({"clean": x}, ["clean"]), y, model, rng=Rng.of(7, N))
     assert torch.allclose(Sensitivity("clean", 1000)(v), whole, rtol=0.08)
     one = Sensitivity("clean")(v)
     jac = vmap(jacrev(lambda z: model(z[None])[0]))(x)
@@ -287,7 +287,7 @@ def test_each_shrinks_what_it_penalises(trained, name, term) -> None:
         x, y, model = TEST.x[:200], TEST.y[:200], trained[k]
         with untouched(model):
             z = one_step(model, x, y)
-        v = Views({"clean": x, "adv": z}, y, model, rng=Rng.of(3, 200), sloped=("clean", "adv"))
+        v = Views(sloped({"clean": x, "adv": z}, ["clean", "adv"]), y, model, rng=Rng.of(3, 200))
         sizes[k] = float(term(v).detach().mean())
     assert sizes[name] < 0.6 * sizes["standard"]
 
@@ -372,7 +372,7 @@ def test_costs_are_those_of_a_count_of_operations(recipe) -> None:
     with Products() as whole:
         with untouched(model):
             made = {"clean": x, **recipe.inner(model, b, Linf(0.1), {})}
-        v = Views(made, y, model, rng=b.rng, sloped=slopes_of(recipe.outer))
+        v = Views(sloped(made, slopes_of(recipe.outer)), y, model, rng=b.rng)
         recipe.outer(v).mean().backward()
     assert one.count == 12
     assert whole.count / one.count == pytest.approx(recipe.cost, rel=0.12)

@@ -66,3 +66,9 @@ def not_negative(name: str, value: float) -> None:
     """Raise InputError for a weight that would turn a penalty into a reward."""
     if not value >= 0:
         raise InputError(f"{name} must not be negative, got {value}.")
+
+
+def share_of(name: str, value: float) -> None:
+    """Raise InputError for a share that is none."""
+    if not 0 < value <= 1:
+        raise InputError(f"{name} is a share, above 0 and no more than 1, got {value}.")
