@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast, final
+from typing import Any, Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,23 @@ def device_of(model: nn.Module, x: Tensor) -> torch.device:
     return next((p.device for p in model.parameters()), x.device)
 
 
+@runtime_checkable
+class Hosted(Protocol):
+    """A module that another framework computes, and what makes the two get along while it does."""
+
+    def hosting(self) -> AbstractContextManager[None]: ...
+
+
+@contextmanager
+def hosting(model: nn.Module) -> Generator[None]:
+    """Inside, whatever computes a part of the model finds what it asks for."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, Hosted):
+                stack.enter_context(module.hosting())
+        yield
+
+
 @contextmanager
 def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False) -> Generator[None]:
     """Inside: eval mode (or as it is, with None), weights frozen, a sealed seed. After: as it was, part by part."""
@@ -66,7 +83,7 @@ def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False)
                 module.training = training
         for p, _ in wants:
             p.requires_grad_(False)
-        with sealed(seed):
+        with sealed(seed), hosting(model):
             yield
     finally:
         for module, mode in modes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from adamant.models.wrap import LogOfProbabilities, OneLogit, OneProbability, Un
 from adamant.random import sealed
 
 _CLOSE = 1e-4
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A module with something to say of how it came to be, which every audit repeats."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
@@ -32,9 +40,9 @@ def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
         out = _checked(out, x)
         probe = out if len(x) > 1 else torch.cat([out, _checked(unwrapped(_ask(model, _varied(x)))[0], x)])
         bounded = _stays_in_unit(model, x, probe)
-    notes = (
-        [f"The model returns its logits inside a {type(raw).__name__}; adamant takes {where} of it."] if where else []
-    )
+    notes = [note for module in model.modules() if isinstance(module, Noted) for note in module.notes]
+    if where:
+        notes.append(f"The model returns its logits inside a {type(raw).__name__}; adamant takes {where} of it.")
     wrapped = Unwrapped(model) if where else model
     if out.shape[1] == 1:
         wrapped, note = _one_column(wrapped, bounded)
