@@ -22,7 +22,7 @@ from adamant.shards import Shard
 from adamant.training import Job, Plan, Report, fit
 from adamant.training.fit import surety
 from adamant.training.forecast import forecast
-from adamant.training.outer import Layered, leaves
+from adamant.training.views import Layered, leaves
 from adamant.values import brief
 
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")

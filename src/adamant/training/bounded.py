@@ -13,7 +13,7 @@ from adamant.bounds import Bound, Bounded, Intervals, Lines, Region
 from adamant.bounds.margins import bounded, margins, surest
 from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import Projectable
-from adamant.training.outer import Outer, Views, wide
+from adamant.training.views import Outer, Views, wide
 
 
 @final

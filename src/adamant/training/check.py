@@ -8,11 +8,11 @@ from adamant.goals import Untargeted
 from adamant.shards import Shard
 from adamant.threats import Parametric
 from adamant.training.augment import Mixing
-from adamant.training.inner import Labelless, parts_of, threats_of
-from adamant.training.outer import Layered, leaves, slopes_of
+from adamant.training.parts import Labelless, parts_of, threats_of
 from adamant.training.step import Job, Labelled, classes_of
 from adamant.training.still import dropout, frozen
 from adamant.training.teacher import teachers_of
+from adamant.training.views import Layered, leaves, slopes_of
 
 
 def check(job: Job) -> None:

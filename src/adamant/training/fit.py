@@ -19,11 +19,11 @@ from adamant.runtime.checkpoint import Progress
 from adamant.runtime.loop import RETURNS, Finding, Report, Upkeep, Verdict, drive
 from adamant.shards import Shard
 from adamant.training.check import check
-from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.outer import Sure, leaves
+from adamant.training.parts import Refreshed, parts_of, scaled, threats_of
 from adamant.training.step import Forge, Job, placed, rows_in, strengthened
 from adamant.training.still import dropout, frozen
 from adamant.training.teacher import teachers_of
+from adamant.training.views import Sure, leaves
 from adamant.values import brief
 
 

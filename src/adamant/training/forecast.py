@@ -15,7 +15,7 @@ from adamant.calling import Caller, Settings, untouched
 from adamant.runtime.checkpoint import Progress
 from adamant.shards import Shard
 from adamant.training.check import check
-from adamant.training.inner import Refreshed, parts_of, threats_of
+from adamant.training.parts import Refreshed, parts_of, threats_of
 from adamant.training.step import Forge, Job
 
 _TRIES = 3

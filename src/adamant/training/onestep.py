@@ -14,10 +14,11 @@ from adamant.calling import Caller, unwrapped
 from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, finer, scaled
-from adamant.training.outer import CE, Outer, Times, Views
+from adamant.training.outer import CE, Times
+from adamant.training.parts import Batch, Inner, Memory, finer, scaled
 from adamant.training.points import noise, normed, remember, slope, unboxed
 from adamant.training.terms import Apart
+from adamant.training.views import Outer, Views
 
 _GUIDE = Times(10.0, Apart("clean", "adv"))  # that of GAT on CIFAR-10
 

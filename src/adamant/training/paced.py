@@ -16,7 +16,7 @@ from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Memory, attacked, passes, scaled
+from adamant.training.parts import Batch, Memory, attacked, passes, scaled
 from adamant.training.points import logits_of, normed, remember, slope
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adamant._types import Scores
-from adamant.training.outer import Views, divergence
+from adamant.training.views import Views, divergence
 
 
 @final

@@ -16,7 +16,7 @@ from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy
 from adamant.random import Rng
 from adamant.threats import Normed, Projectable
-from adamant.training.inner import Batch, Memory
+from adamant.training.parts import Batch, Memory
 
 
 def logits_of(model: nn.Module, z: Inputs, batch: Batch) -> Logits:

@@ -14,8 +14,8 @@ from adamant.access import Cost, Look, Sight, View, WhiteBox
 from adamant.adversary import Attack
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, attacked, passes, stronger
-from adamant.training.outer import Views
+from adamant.training.parts import Batch, Inner, Memory, attacked, passes, stronger
+from adamant.training.views import Views
 
 
 def copies(n: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from adamant.desk import Problem
 from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, attacked, finer, grown, scaled
+from adamant.training.parts import Batch, Inner, Memory, attacked, finer, grown, scaled
 
 
 def _mean_cost(parts: tuple[Inner, ...]) -> int:

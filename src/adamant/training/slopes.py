@@ -21,8 +21,8 @@ from adamant.desk import Problem
 from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, attacked, finer
-from adamant.training.outer import Views
+from adamant.training.parts import Batch, Inner, Memory, attacked, finer
+from adamant.training.views import Views
 
 _SLOPE = 3  # a gradient by the input, and the two passes more that differentiating it takes
 

@@ -25,11 +25,11 @@ from adamant.shards import Shard
 from adamant.threats import Projectable
 from adamant.training import weights
 from adamant.training.augment import Mixing
-from adamant.training.inner import Batch, Inner, Learner, grown, parts_of, scaled
-from adamant.training.outer import Views, sloped, slopes_of, views_of
+from adamant.training.parts import Batch, Inner, Learner, grown, parts_of, scaled
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.still import still
+from adamant.training.views import Views, sloped, slopes_of, views_of
 
 
 class Labelled(Protocol):

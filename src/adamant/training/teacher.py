@@ -17,8 +17,8 @@ from adamant.errors import InputError
 from adamant.goals import Diverge
 from adamant.models.load import load_model
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, attacked, parts_of, passes, stronger
-from adamant.training.outer import Outer, Views, leaves, wide
+from adamant.training.parts import Batch, Inner, Memory, attacked, parts_of, passes, stronger
+from adamant.training.views import Outer, Views, leaves, wide
 
 
 @final

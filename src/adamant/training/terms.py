@@ -10,8 +10,9 @@ from torch import Tensor
 
 from adamant._types import Scores
 from adamant.batch import per_row
-from adamant.training.outer import CE, Views, wide
+from adamant.training.outer import CE
 from adamant.training.points import noise
+from adamant.training.views import Views, wide
 
 
 @final

@@ -17,7 +17,7 @@ from adamant.goals import Diverge
 from adamant.losses import KL, Loss
 from adamant.threats import Projectable
 from adamant.threats.balls import unit
-from adamant.training.inner import Batch, Inner, Memory, attacked
+from adamant.training.parts import Batch, Inner, Memory, attacked
 
 
 @final

@@ -15,13 +15,15 @@ from adamant.random import Rng
 from adamant.runtime.knobs import Ramp
 from adamant.threats import L0, L1, L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Batch, Stages
+from adamant.training.inner import Stages
 from adamant.training.onestep import Carried, Guided, Overshoot, Remembered
-from adamant.training.outer import Times, Views, sloped
+from adamant.training.outer import Times
 from adamant.training.paced import AtMargin, Early, OwnBudget
+from adamant.training.parts import Batch
 from adamant.training.points import noise, unboxed
 from adamant.training.step import strengthened
 from adamant.training.terms import Apart, Hinged, Misaligned, Nuclear
+from adamant.training.views import Views, sloped
 
 N, D, K, EPS = 12, 6, 3, 0.2
 THREAT = Linf(EPS)

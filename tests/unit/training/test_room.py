@@ -25,11 +25,12 @@ from adamant.shards import Shard
 from adamant.threats import Linf, Spatial
 from adamant.training import recipes
 from adamant.training.fit import fit
-from adamant.training.inner import Batch
-from adamant.training.outer import CE, Sum, Times, Views
+from adamant.training.outer import CE, Sum, Times
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Forge, Job, placed, rows_of
+from adamant.training.views import Views
 
 DIGITS = load_data("digits", split="train")
 TRAIN, VALID = DIGITS.take(torch.arange(96)), DIGITS.take(torch.arange(96, 128))

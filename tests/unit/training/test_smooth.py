@@ -34,10 +34,12 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Ascend, Batch
-from adamant.training.outer import CE, Views, sloped, slopes_of
+from adamant.training.inner import Ascend
+from adamant.training.outer import CE
 from adamant.training.pairs import Steady
+from adamant.training.parts import Batch
 from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
+from adamant.training.views import Views, sloped, slopes_of
 from adamant.training.virtual import Virtual
 
 

@@ -27,8 +27,8 @@ from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import recipes
 from adamant.training.fit import fit
-from adamant.training.inner import Batch, Memory
 from adamant.training.outer import CE
+from adamant.training.parts import Batch, Memory
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Job

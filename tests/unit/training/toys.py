@@ -14,10 +14,10 @@ from adamant.random import Rng
 from adamant.runtime.optimizers import Adam
 from adamant.threats import Linf
 from adamant.training.fit import fit
-from adamant.training.inner import Batch
-from adamant.training.outer import Views, sloped
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
 from adamant.training.step import Job
+from adamant.training.views import Views, sloped
 
 N, D, K = 6, 5, 3
 DIGITS = load_data("digits", split="train")

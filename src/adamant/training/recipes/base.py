@@ -9,8 +9,8 @@ from adamant.errors import InputError
 from adamant.runtime.average import Average
 from adamant.runtime.knobs import Constant, Knob
 from adamant.training.guards import Guard
-from adamant.training.inner import Inner
-from adamant.training.outer import Outer, cost_of, views_of
+from adamant.training.parts import Inner
+from adamant.training.views import Outer, cost_of, views_of
 from adamant.training.weights import Weights
 from adamant.values import brief
 
