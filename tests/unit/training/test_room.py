@@ -223,6 +223,31 @@ def test_a_collapse_makes_the_attack_stronger_and_is_resumed(tmp_path) -> None:
     assert trained(tmp_path, resume=True) == whole
 
 
+def test_where_a_guard_alarms_and_nothing_can_be_made_stronger_is_no_good_place(monkeypatch) -> None:
+    @dataclass(frozen=True)
+    class Alarm:
+        rows: int = 16
+
+        def interval(self, cost):
+            return 4
+
+        def probe(self, model, x, y, threat, rng):
+            probes.append(1)
+            return (0.5, 0.5)
+
+        def alarm(self, probe, best):
+            return "it went far" if len(probes) == 2 else ""
+
+    def step(self: Forge, progress: Progress) -> float:
+        loss = true(self, progress)
+        return torch.nan if progress.step == 9 and progress.rate == 1 else loss
+
+    true, probes = Forge.step, []
+    monkeypatch.setattr(Forge, "step", step)
+    report = fit(job(replace(recipes.standard(), guard=Alarm())))
+    assert [(e["step"], e["back_to"]) for e in report.events] == [(9, 4)]
+
+
 # ---- what stays as it is
 
 

@@ -82,6 +82,17 @@ def test_the_gradient_of_steepness_is_that_of_differences() -> None:
         assert weight.grad[i, j].item() == pytest.approx((up - down) / (2 * h), rel=1e-4)
 
 
+def test_rows_that_were_mixed_have_the_slope_of_their_mixed_loss() -> None:
+    (x, y), model = rows(), smooth()
+    soft = Rng.of(3, N).normal(K).softmax(1)
+    v = Views(sloped({"clean": x}, ["clean"]), y, model, soft=soft)
+    z = x.clone().requires_grad_()
+    loss = -(soft * model(z).log_softmax(1)).sum(1)
+    assert torch.allclose(CE("clean")(v), loss)
+    (g,) = torch.autograd.grad(loss.sum(), z)
+    assert torch.allclose(Steepness("clean")(v), g.square().sum(1), atol=1e-6)
+
+
 def penalty_value(penalty) -> float:
     with torch.enable_grad():
         return penalty().item()
