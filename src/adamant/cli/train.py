@@ -20,9 +20,9 @@ from adamant.runtime import to_mlflow, to_tensorboard
 from adamant.runtime.log import Reader
 from adamant.shards import Shard
 from adamant.training import Job, Plan, Report, fit
-from adamant.training.fit import check, surety
+from adamant.training.fit import surety
 from adamant.training.forecast import forecast
-from adamant.training.outer import Layered, leaves
+from adamant.training.views import Layered, leaves
 from adamant.values import brief
 
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")
@@ -103,10 +103,10 @@ class Train(Source):
             model=model, data=data, validation=validation, extra=extra, threat=threat, recipe=recipe, plan=plan,
             seed=self.seed, folder=folder, resume=self.resume, readers=self._readers(folder) if shard.first else (),
         )  # fmt: skip
-        check(job)
         if shard.first:
+            expected = forecast(job)  # or a refusal, before anything is printed
             self.console.print(recipe.explain(), soft_wrap=True)
-            self.console.print(f"{forecast(job)}", soft_wrap=True)
+            self.console.print(f"{expected}", soft_wrap=True)
         with me.progress("train", "steps") as tell:
             report = fit(replace(job, watch=tell))
         if shard.first:
