@@ -27,3 +27,8 @@ class RunError(AdamantError, OSError):
 
 class MissingExtraError(AdamantError, ImportError):
     """An optional framework is not installed; the message names the extra."""
+
+
+def first_line(error: Exception, most: int = 200) -> str:
+    """What an exception of somebody else's says, short enough to stand in a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

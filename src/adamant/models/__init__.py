@@ -6,6 +6,7 @@ from adamant.models.http import Endpoint, Json, Patience
 from adamant.models.init import count_parameters
 from adamant.models.load import load_model
 from adamant.models.logits import as_logits
+from adamant.models.onnx import load_onnx, save_onnx
 from adamant.models.save import save_model
 from adamant.models.scores import BlackBox, LabelsOf, Probabilities, Scores
 from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
@@ -30,5 +31,7 @@ __all__ = [
     "build",
     "count_parameters",
     "load_model",
+    "load_onnx",
     "save_model",
+    "save_onnx",
 ]
