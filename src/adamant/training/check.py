@@ -17,7 +17,7 @@ from adamant.training.views import Layered, leaves, slopes_of
 
 
 def check(job: Job) -> None:
-    """Raise ModelError for a model without gradients, InputError where the plan, the recipe, the threat model, the rows and the model do not fit one another."""
+    """Raise InputError where the plan, the recipe, the threat model, the rows and the model do not fit one another."""
     if (shown := sight(job.model)) < Sight.GRADIENT:
         raise ModelError(
             f"This model shows {shown.name.lower()} only and its weights get no gradient: it can be attacked and "
