@@ -51,12 +51,22 @@ class Foreign(nn.Module):
     def __init__(self, host: Host, weights: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.host = host
-        self.names = {name: _plain(name) for name in (*weights, *state)}
+        self.names: dict[str, str] = {}
+        for name in (*weights, *state):
+            self.names[name] = self._plain(name)
         for name, value in weights.items():
-            self.register_parameter(_plain(name), nn.Parameter(value))
+            self.register_parameter(self.names[name], nn.Parameter(value))
         for name, value in state.items():
-            self.register_buffer(_plain(name), value)
-        self._weights, self._state = tuple(map(_plain, weights)), tuple(map(_plain, state))
+            self.register_buffer(self.names[name], value)
+        self._weights = tuple(self.names[name] for name in weights)
+        self._state = tuple(self.names[name] for name in state)
+
+    def _plain(self, name: str) -> str:
+        """As torch allows it, and not that of another weight or of an attribute."""
+        plain = name.replace(".", "_").replace("/", "_") or "weight"
+        while hasattr(self, plain) or plain in self.names.values():
+            plain += "_"
+        return plain
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Foreign:
         made = type(self).__new__(type(self))
@@ -76,7 +86,7 @@ class Foreign(nn.Module):
         n = len(z)
         if self.host.sizes and not self.training and n & (n - 1):
             z = torch.cat([z, z[:1].expand((1 << n.bit_length()) - n, *z.shape[1:])])
-        z = z.to(next((w.dtype for w in weights if w.is_floating_point()), z.dtype))
+        z = z.to(next((w.dtype for w in weights if w.is_floating_point()), torch.float32))
         if self.training:  # the way back reads the state of before
             state = [held.clone() for held in state]
         logits, *new = call(self.host.function(self.training), z, *weights, *state)
@@ -84,7 +94,7 @@ class Foreign(nn.Module):
             with torch.no_grad():
                 for held, value in zip(self._held(self._state), new, strict=True):
                     held.copy_(value)
-        return logits[:n].to(x)
+        return logits[:n].to(x.device, x.dtype if x.is_floating_point() else logits.dtype)
 
     def _held(self, names: tuple[str, ...]) -> list[Tensor]:
         return [getattr(self, name) for name in names]  # not get_parameter: a functional call puts plain tensors there
@@ -111,6 +121,3 @@ class Foreign(nn.Module):
         finally:
             torch.set_num_threads(threads)
 
-
-def _plain(name: str) -> str:
-    return name.replace(".", "_").replace("/", "_")
