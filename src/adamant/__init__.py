@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from adamant import attacks
+from adamant import attacks, coexist
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
 from adamant.adversary import Outcome, Status
 from adamant.attacks import *  # noqa: F403
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from adamant.training import recipes
 
 __version__ = "0.1.0"
+
+coexist.watch()
 
 __all__ = [
     "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Features", "Flow",

@@ -108,7 +108,9 @@ class Foreign(nn.Module):
     def receive(self) -> Any:
         """The framework's own object, with the weights and the state of this module written into it."""
         weights, state = self.host.held()
-        return self.host.receive(*({name: getattr(self, self.names[name]).detach() for name in group} for group in (weights, state)))
+        return self.host.receive(
+            *({name: getattr(self, self.names[name]).detach() for name in group} for group in (weights, state))
+        )
 
     def save(self, path: Path) -> None:
         """Write the model as a file of its own framework, which that framework alone can load and use."""

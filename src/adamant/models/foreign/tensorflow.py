@@ -52,12 +52,8 @@ class TensorFlowFunction:
         return self._slopes[wanted]
 
     def _pulled(self, wanted: tuple[int, ...], given: Sequence[Any], slopes: Sequence[Any]) -> list[Any]:
-        tf = tensorflow()
-        some = [given[i] for i in wanted]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(some)
-            out = tuple(self.raw(*given))[: self.smooth]
-        return tape.gradient(out, some, slopes, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        out = tuple(self.raw(*given))[: self.smooth]
+        return _slopes(out, [given[i] for i in wanted], slopes)
 
     def _way(self, wanted: tuple[int, ...], held: Sequence[Any]) -> tuple[Any, Any]:
         """One graph of the way ahead and back, cut in two where the slopes come in.
@@ -73,20 +69,16 @@ class TensorFlowFunction:
 
         def both(*args: Any) -> Any:
             given, slope = args[:count], args[count:]
-            some = [given[i] for i in wanted]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(some)
-                found = tuple(self.raw(*given))
-            back = tape.gradient(found[:cut], some, slope, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            found = tuple(self.raw(*given))
+            back = _slopes(found[:cut], [given[i] for i in wanted], slope)
             return [tf.identity(o) for o in found], [tf.identity(b) for b in back]
 
         whole = tf.compat.v1.wrap_function(both, [*shapes, *slopes])
         first, second = whole.structured_outputs
-        fed = whole.inputs[:count]
-        late = _after(whole.inputs[count:])
-        kept = _crossing(second, late, set(map(_key, whole.inputs[count:])))
+        fed, slope_in = whole.inputs[:count], whole.inputs[count : count + cut]
+        kept = _crossing(second, _after(slope_in), set(map(_key, slope_in)))
         ahead = whole.prune(fed, [*first, *kept])
-        back = whole.prune([*kept, *whole.inputs[count : count + cut]], list(second))
+        back = whole.prune([*kept, *slope_in], list(second))
         n = len(first)
 
         # A pruned graph runs as it was drawn; inside a function it is optimised first.
@@ -105,6 +97,14 @@ class TensorFlowFunction:
 # Pooling in the same graph leaves its way back the places of the maxima; from its output alone they are sought again,
 # which takes three times as long.
 _CHEAPER_AGAIN = ("MaxPool", "MaxPool3D")
+
+
+def _slopes(out: Sequence[Any], some: Sequence[Any], slopes: Sequence[Any]) -> list[Any]:
+    """By the graph and not by a tape, which does not see operations that were copied from another graph."""
+    tf = tensorflow()
+    zero = tf.UnconnectedGradients.ZERO
+    found = tf.gradients(list(out), list(some), list(slopes), unconnected_gradients=zero)
+    return [tf.convert_to_tensor(slope) for slope in found]
 
 
 def _key(t: Any) -> str:
