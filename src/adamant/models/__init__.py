@@ -3,7 +3,7 @@
 from adamant.models.architecture import Architecture
 from adamant.models.ghost import Ghost
 from adamant.models.init import count_parameters
-from adamant.models.load import load_model
+from adamant.models.load import load_model, module_of
 from adamant.models.logits import as_logits
 from adamant.models.save import save_model
 from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
@@ -21,5 +21,6 @@ __all__ = [
     "build",
     "count_parameters",
     "load_model",
+    "module_of",
     "save_model",
 ]

@@ -175,7 +175,9 @@ def _shape(model: Any) -> Shape | None:
     """Of one input, without the batch, as far as the model says."""
     given = getattr(model, "inputs", None)
     if not model.built:
-        raise ModelError(f"The Keras model {model.name!r} has no weights yet: call it once on a batch before you hand it over.")
+        raise ModelError(
+            f"The Keras model {model.name!r} has no weights yet: call it once on a batch before you hand it over."
+        )
     for what, tensors in (("input", given), ("output", getattr(model, "outputs", None))):
         if tensors is not None and len(tensors) > 1:
             names = ", ".join(t.name for t in tensors)
@@ -193,7 +195,9 @@ def _shape(model: Any) -> Shape | None:
 def _refuse_numbers(model: Any, given: Any) -> None:
     """Raise ModelError for a model that looks its inputs up in a table."""
     layers = keras().layers
-    tables = tuple(getattr(layers, name) for name in ("Embedding", "TextVectorization", "StringLookup", "IntegerLookup"))
+    tables = tuple(
+        getattr(layers, name) for name in ("Embedding", "TextVectorization", "StringLookup", "IntegerLookup")
+    )
     first = [one for one in model.layers if not isinstance(one, layers.InputLayer)][:1]
     whole = bool(given) and "float" not in given[0].dtype
     if whole or any(isinstance(one, tables) for one in first):

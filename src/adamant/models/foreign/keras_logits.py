@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Protocol, cast, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -139,7 +139,9 @@ def _parts(k: Any, model: Any, squash: str) -> Iterator[Silenced]:
     for part in reversed(parts):
         if vars(part).get("activation") is function:
             yield Silenced(part, "activation", squash)
-        elif type(part).__name__.lower() == squash and (not isinstance(part, k.layers.Layer) or isinstance(part, layer)):
+        elif type(part).__name__.lower() == squash and (
+            not isinstance(part, k.layers.Layer) or isinstance(part, layer)
+        ):
             yield Silenced(part, "call", squash)
 
 
