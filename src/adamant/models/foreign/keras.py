@@ -76,8 +76,9 @@ class KerasHost:
 
     suffix = ".keras"
 
-    def __init__(self, model: Any, shape: Shape | None, read: Reading) -> None:
-        self.model, self.shape, self.read = model, shape, read
+    def __init__(self, model: Any, shape: Shape, read: Reading) -> None:
+        self.model, self.read = model, read
+        self.shape: Shape | None = shape
         backend = keras().config.backend()
         self.native, self.sizes = backend == "torch", backend == "jax"
         self.notes = (read.note,) if read.note else ()
@@ -119,7 +120,7 @@ class KerasHost:
         self.model.save(path)
 
 
-def host(model: Any, ask: Ask) -> Foreign:
+def host(model: Any, _: Ask) -> Foreign:
     """A Keras model as a torch module; raises ModelError for one that is no classifier of one input."""
     k = keras()
     if not isinstance(model, k.Model):
@@ -130,7 +131,7 @@ def host(model: Any, ask: Ask) -> Foreign:
     read = reading(k, model, answer, lambda way: _answer(KerasHost(model, shape, way), probe))
     made = plain if isinstance(read, AsItIs) else KerasHost(model, shape, read)
     made.classes = _answer(made, probe).shape[1]
-    return Foreign(made)
+    return Foreign(made).eval()
 
 
 def load_keras(spec: str, ask: Ask) -> Foreign:
@@ -147,7 +148,8 @@ def load_keras(spec: str, ask: Ask) -> Foreign:
             raise ModelError(
                 f"{spec} is made of {', '.join(strange)}, which Keras does not know. Import what registers them "
                 "(@keras.saving.register_keras_serializable()) before you load it; or, on the command line, name a "
-                f"function that imports them and returns keras.models.load_model({str(spec)!r}): package.module:function."
+                f"function that imports them and returns keras.models.load_model({str(spec)!r}): "
+                "package.module:function."
             )
     try:
         with warnings.catch_warnings(), readable(held) as path:
@@ -171,7 +173,7 @@ def _known(k: Any, module: str, name: str) -> bool:
     return not module and (name == "Functional" or any(hasattr(getattr(k, room), name) for room in _ROOMS))
 
 
-def _shape(model: Any) -> Shape | None:
+def _shape(model: Any) -> Shape:
     """Of one input, without the batch, as far as the model says."""
     given = getattr(model, "inputs", None)
     if not model.built:
@@ -182,14 +184,19 @@ def _shape(model: Any) -> Shape | None:
         if tensors is not None and len(tensors) > 1:
             names = ", ".join(t.name for t in tensors)
             raise ModelError(
-                f"The Keras model {model.name!r} has {len(tensors)} {what}s ({names}), and adamant works with one: make "
-                f"a keras.Model with one {what} of them."
+                f"The Keras model {model.name!r} has {len(tensors)} {what}s ({names}), and adamant works with one: "
+                f"make a keras.Model with one {what} of them."
             )
     _refuse_numbers(model, given)
     if given:
         return tuple(given[0].shape[1:])
     shape = (model.get_build_config() or {}).get("input_shape")
-    return tuple(shape[1:]) if isinstance(shape, (tuple, list)) else None
+    if not isinstance(shape, (tuple, list)):
+        raise ModelError(
+            f"The Keras model {model.name!r} does not say which inputs it takes: make it keras.Sequential([keras.Input("
+            "shape), model]), or with keras.Model."
+        )
+    return tuple(cast(tuple[int | None, ...], shape)[1:])
 
 
 def _refuse_numbers(model: Any, given: Any) -> None:
@@ -208,17 +215,27 @@ def _refuse_numbers(model: Any, given: Any) -> None:
         )
 
 
-def _probe(shape: Shape | None) -> Tensor | None:
+def _probe(shape: Shape) -> Tensor:
     """Some inputs in the model's own layout, with values as pictures have."""
-    if shape is None:
-        return None
-    sides = tuple(side or _SIDE for side in shape)
-    return Rng.of(0, 16).fold("probe").uniform(*sides)
+    return Rng.of(0, 16).fold("probe").uniform(*(side or _SIDE for side in shape))
 
 
 def _answer(made: KerasHost, probe: Tensor) -> Tensor:
-    with torch.no_grad():
-        return Foreign(made).eval()(probe)
+    try:
+        with torch.no_grad():
+            answer = Foreign(made).eval()(probe)
+    except Exception as error:
+        why = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ModelError(
+            f"The Keras model {made.model.name!r} raised {type(error).__name__} on inputs of shape "
+            f"{tuple(probe.shape)} ({why[:300]})."
+        ) from error
+    if answer.ndim != 2:
+        raise ModelError(
+            f"The Keras model {made.model.name!r} returns {tuple(answer.shape)} for {len(probe)} inputs; a classifier "
+            "returns (n, classes)."
+        )
+    return answer
 
 
 def _named(variables: Iterable[Any], start: str, taken: set[str]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""Files of Keras models: looked into before Keras opens them, and those of Keras 2 put into words that Keras 3 knows."""
+"""Files of Keras models: looked into before Keras opens them, and those of Keras 2 put into the words of Keras 3."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -113,7 +113,7 @@ def h5py() -> Any:
 
 
 @contextmanager
-def readable(held: Described) -> Iterator[Path]:
+def readable(held: Described) -> Generator[Path]:
     """A path that Keras 3 opens: the file's own, or that of a copy in its words while this lasts."""
     if not held.legacy:
         yield held.path
@@ -147,7 +147,8 @@ def _renamed(group: Any) -> bool:
     found = "_layer_checkpoint_dependencies" in group
     if found:
         group.move("_layer_checkpoint_dependencies", "layers")
-    return any([_renamed(held) for held in group.values() if hasattr(held, "values")]) or found
+    inside = [_renamed(held) for held in group.values() if hasattr(held, "values")]
+    return found or any(inside)
 
 
 def _modern(node: Any) -> Any:

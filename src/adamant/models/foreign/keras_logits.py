@@ -52,8 +52,8 @@ class Silenced:
     def note(self) -> str:
         binary = ", and of one number z they are [0, z]" if self.pair else ""
         return (
-            f"The model ends in a {self.squash}; the logits are what {self.part.name!r} gives without it{binary}, checked: "
-            f"their {self.squash} is what the model returns."
+            f"The model ends in a {self.squash}; the logits are what {self.part.name!r} gives without it{binary}, "
+            f"checked: their {self.squash} is what the model returns."
         )
 
     def __call__(self, k: Any, model: Any, x: Any, training: bool) -> Any:
@@ -133,15 +133,13 @@ def _gives(z: Tensor, answer: Tensor, squash: str) -> bool:
 
 def _parts(k: Any, model: Any, squash: str) -> Iterator[Silenced]:
     """Whatever might be the last activation, from the end on."""
-    function, layer = getattr(k.activations, squash), k.layers.Softmax
+    function = getattr(k.activations, squash)
     parts = [model, *model._flatten_layers(include_self=False)]
     parts += [op for held in parts for op in getattr(held, "operations", ()) if not isinstance(op, k.layers.Layer)]
     for part in reversed(parts):
         if vars(part).get("activation") is function:
             yield Silenced(part, "activation", squash)
-        elif type(part).__name__.lower() == squash and (
-            not isinstance(part, k.layers.Layer) or isinstance(part, layer)
-        ):
+        elif type(part).__name__.lower() == squash and type(part).__module__.startswith("keras."):
             yield Silenced(part, "call", squash)
 
 
