@@ -127,10 +127,15 @@ def host(model: Any, _: Ask) -> Foreign:
         raise ModelError(f"A {type(model).__name__} of Keras is no model that answers: give a keras.Model.")
     shape = _shape(model)
     probe, plain = _probe(shape), KerasHost(model, shape, AsItIs())
-    answer = _answer(plain, probe)
-    read = reading(k, model, answer, lambda way: _answer(KerasHost(model, shape, way), probe))
-    made = plain if isinstance(read, AsItIs) else KerasHost(model, shape, read)
-    made.classes = _answer(made, probe).shape[1]
+    tried: dict[Reading, KerasHost] = {plain.read: plain}
+
+    def ask(way: Reading) -> Tensor:
+        return _answer(tried.setdefault(way, KerasHost(model, shape, way)), probe)
+
+    answer = ask(plain.read)
+    read = reading(k, model, answer, ask)
+    made = tried.get(read) or KerasHost(model, shape, read)
+    made.classes = 2 if read.pair else answer.shape[1]
     return Foreign(made).eval()
 
 
@@ -252,6 +257,8 @@ def _named(variables: Iterable[Any], start: str, taken: set[str]) -> dict[str, A
 
 
 def _tensor(variable: Any) -> Tensor:
+    if isinstance(variable.value, Tensor):
+        return variable.value.detach().clone()
     kind = getattr(torch, str(variable.dtype))
     numbers = keras().ops.convert_to_numpy(variable.value)
     return torch.tensor(numbers.astype("float32") if kind is torch.bfloat16 else numbers).to(kind)

@@ -22,6 +22,11 @@ class Reading(Protocol):
         """What the audit should say of it, if anything."""
         ...
 
+    @property
+    def pair(self) -> bool:
+        """Whether one logit z, of class 1, is made [0, z]."""
+        ...
+
     def __call__(self, k: Any, model: Any, x: Any, training: bool) -> Any:
         """The logits (n k), given the Keras module, the model and its input."""
         ...
@@ -33,6 +38,7 @@ class AsItIs:
     """What the model returns."""
 
     note: str = ""
+    pair: bool = False
 
     def __call__(self, k: Any, model: Any, x: Any, training: bool) -> Any:
         return model(x, training=training)
@@ -46,7 +52,7 @@ class Silenced:
     part: Any
     attribute: str
     squash: str
-    pair: bool = False  # one logit z of class 1 as [0, z]
+    pair: bool = False
 
     @property
     def note(self) -> str:
@@ -98,6 +104,7 @@ class Logarithm:
         "logarithms. Where a probability rounds to 0 or 1 the gradient is lost and the model can look more robust than "
         "it is: make its last activation linear."
     )
+    pair: bool = False
 
     def __call__(self, k: Any, model: Any, x: Any, training: bool) -> Any:
         p = model(x, training=training)

@@ -112,14 +112,18 @@ def _key(t: Any) -> str:
 
 
 def _after(roots: Sequence[Any]) -> set[str]:
-    """The names of the operations that hang on any of the tensors."""
+    """The names of the operations that hang on any of the tensors, or may only begin when one that does has ended."""
+    begun: dict[str, list[Any]] = {}
+    for op in roots[0].graph.get_operations() if roots else ():
+        for before in op.control_inputs:
+            begun.setdefault(before.name, []).append(op)
     found: set[str] = set()
     waiting = [op for t in roots for op in t.consumers()]
     while waiting:
         op = waiting.pop()
         if op.name not in found:
             found.add(op.name)
-            waiting += [after for t in op.outputs for after in t.consumers()]
+            waiting += [after for t in op.outputs for after in t.consumers()] + begun.get(op.name, [])
     return found
 
 
