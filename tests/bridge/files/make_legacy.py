@@ -1,4 +1,4 @@
-"""Writes the Keras-2 files of this folder and what their models answer: once, with tf_keras, which the tests do not need.
+"""Write the Keras-2 files of this folder and what their models answer: once, with tf_keras, which no test needs.
 
 python tests/bridge/files/make_legacy.py
 """
