@@ -1,4 +1,4 @@
-"""A classifier in a .h5 file and one picture: attack it by a plain gradient step and by PGD, and compare the answers."""
+"""A classifier in a .h5 file and one picture: attack it by a plain gradient step and by PGD, compare the answers."""
 
 import sys
 from pathlib import Path

@@ -264,5 +264,5 @@ def test_a_saved_model_loads_in_plain_keras_and_leaves_the_users_own_alone(tmp_p
 
 def test_it_is_saved_as_keras_alone(plain, tmp_path):
     for name in ("m.safetensors", "m.h5"):
-        with pytest.raises(am.AdamantError, match="saved as .keras"):
+        with pytest.raises(am.AdamantError, match=r"saved as \.keras"):
             am.save_model(plain[1], tmp_path / name)

@@ -11,7 +11,7 @@ import adamant as am
 from adamant.cli.main import main
 from adamant.training import AWP, Adam, Job, Plan, fit, recipes
 
-from .nets import DIGITS, Twin, answers, cnn, fitted, k, lively
+from .nets import BACKEND, DIGITS, Twin, answers, cnn, fitted, k, lively
 
 TRAIN = am.load_data("digits", split="train", limit=96)
 VALIDATION = am.load_data("digits", split="val", limit=32)
@@ -52,18 +52,21 @@ def test_a_recipe_does_to_a_keras_model_what_it_does_to_the_same_in_torch(start,
 
 # ---- killed and resumed
 
+slow_to_compile = pytest.mark.skipif(BACKEND == "jax", reason="JAX compiles for it for long; it holds there as well")
 
+
+@slow_to_compile
 def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path):
     """With batch statistics and dropout, whose state is in the checkpoint; the other process has other weights."""
     plan = Plan(epochs=2, batch_size=32, optimizer=Adam(rate=3e-3), select=am.FGSM(), select_rows=32)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def outcome(folder, seed=0, stop=None, resume=False):
         def watch(step, steps, words):
             if stop is not None and step >= stop:
-                raise Killed
+                raise KilledError
 
         model = am.load_model(lively(seed))
         fit(
@@ -75,7 +78,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path):
         return model.state_dict()
 
     whole = outcome(tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         outcome(tmp_path / "killed", stop=4)
     resumed = outcome(tmp_path / "killed", seed=7, resume=True)
     assert whole.keys() == resumed.keys()
@@ -104,6 +107,7 @@ def _command(*words):
     return out.getvalue()
 
 
+@slow_to_compile
 def test_from_a_file_to_a_hardened_file_to_its_audit(tmp_path):
     cnn().save(tmp_path / "mine.keras")
     out = tmp_path / "run"
