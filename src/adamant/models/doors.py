@@ -14,6 +14,7 @@ from torch import nn
 
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
+from adamant.models.foreign import jax_models, tensorflow_models
 from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
 
 
@@ -39,11 +40,18 @@ NAMES: tuple[Door, ...] = (
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
+    Door("the folder of a SavedModel", tensorflow_models.is_saved, tensorflow_models.load_saved),
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
-OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = ()
+OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
+    ("tf_keras", tensorflow_models.host),
+    ("tensorflow", tensorflow_models.host),
+    ("flax", jax_models.host),
+    ("equinox", jax_models.host),
+    ("jaxlib", jax_models.host),
+)
 
 
 def opener(held: Any) -> Callable[[Any, Ask], nn.Module] | None:

@@ -32,16 +32,16 @@ class TensorFlowFunction:
         self._slopes: dict[tuple[int, ...], TensorFlowFunction] = {}
 
     def __call__(self, *given: Tensor) -> Tensors:
-        return _torch(self._compiled(*_tf(given)))
+        return to_torch(self._compiled(*to_tensorflow(given)))
 
     def ahead(self, wanted: tuple[int, ...], *given: Tensor) -> tuple[Tensors, Back]:
-        held = _tf(given)
+        held = to_tensorflow(given)
         key = (wanted, tuple((t.dtype, t.shape[1:] if i == 0 else t.shape) for i, t in enumerate(held)))
         if key not in self._ways:
             self._ways[key] = self._way(wanted, held)
         forward, backward = self._ways[key]
         out, kept = forward(held)
-        return _torch(out), lambda slopes: _torch(backward(kept, _tf(slopes)))
+        return to_torch(out), lambda slopes: to_torch(backward(kept, to_tensorflow(slopes)))
 
     def slope(self, wanted: tuple[int, ...], count: int) -> TensorFlowFunction:
         def slope(*both: Any) -> Sequence[Any]:
@@ -140,10 +140,12 @@ def _crossing(ends: Sequence[Any], late: set[str], roots: set[str]) -> list[Any]
     return list(kept.values())
 
 
-def _tf(tensors: Tensors) -> list[Any]:
+def to_tensorflow(tensors: Tensors) -> list[Any]:
+    """torch's tensors as TensorFlow's, without a copy where the memory allows."""
     take = tensorflow().experimental.dlpack.from_dlpack
     return [take(lent(t).__dlpack__()) for t in tensors]
 
 
-def _torch(found: Sequence[Any]) -> Tensors:
+def to_torch(found: Sequence[Any]) -> Tensors:
+    """TensorFlow's tensors as torch's own."""
     return tuple(returned(torch.from_dlpack(t)) for t in found)
