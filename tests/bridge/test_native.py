@@ -80,7 +80,7 @@ def test_the_same_answers_gradients_and_weights_as_the_torch_twin(kind, tmp_path
     torch.testing.assert_close(ours((data.x * 0).to(torch.uint8)), ours(data.x * 0))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [p for p in KINDS if p.values[0] in ("softmax", "saved", "tf_keras", "jax", "nnx")])
 def test_an_attack_and_hardening_through_the_bridge(kind, tmp_path):
     twin, data = toys.Twin(), toys.digits(16)
     ours = build(kind, twin.weights(), tmp_path)
@@ -88,7 +88,7 @@ def test_an_attack_and_hardening_through_the_bridge(kind, tmp_path):
     torch.testing.assert_close(found[0].x_adv, found[1].x_adv, atol=1e-4, rtol=0)
     before = {k: v.clone() for k, v in ours.state_dict().items()}
     plan = Plan(epochs=1, batch_size=32, select_rows=16)
-    hard = [am.train(net, toys.digits(96, "train"), am.recipes.madry(steps=2), am.Linf(0.1), plan=plan)
+    hard = [am.train(net, toys.digits(96, "train"), am.recipes.madry(attack=am.PGD(steps=2)), am.Linf(0.1), plan=plan)
             for net in (twin, ours)]  # fmt: skip
     torch.testing.assert_close(hard[1](data.x), hard[0](data.x), atol=1e-3, rtol=1e-3)
     for name, value in ours.state_dict().items():
@@ -126,8 +126,6 @@ def _train_mode(net, statistics, seeded=True):
         net.load_state_dict({**net.state_dict(), **state})
         assert torch.equal(net(x), first), "the state says all"
         assert all(torch.equal(v, moved[k]) for k, v in net.named_buffers())
-    direction = torch.sign(torch.sin(torch.arange(x.numel()).float())).view_as(x)
-
     def loss(z):
         with torch.no_grad():
             for k, v in net.named_buffers():
@@ -135,11 +133,12 @@ def _train_mode(net, statistics, seeded=True):
         return F.cross_entropy(net(z), y, reduction="sum")
 
     z = x.clone().requires_grad_()
-    slope = float((torch.autograd.grad(loss(z), z)[0] * direction).sum())
-    if seeded:
+    slope = torch.autograd.grad(loss(z), z)[0]
+    if seeded:  # along its own direction; the slope of another mask would point elsewhere
+        step = 0.01 * slope / slope.norm()
         with torch.no_grad():
-            ends = [float(loss(x + h * direction)) for h in (1e-3, -1e-3)]
-        assert (ends[0] - ends[1]) / 2e-3 == pytest.approx(slope, rel=0.05)
+            rise = float(loss(x + step) - loss(x - step)) / 0.02
+        assert rise == pytest.approx(float(slope.norm()), rel=0.03)
 
 
 @needs_jax
