@@ -251,5 +251,5 @@ def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
 
 def _batch_size(x: Tensor, device: torch.device) -> int:
     """Small enough to stay in the processor's caches, large enough to fill its units; memory errors halve it."""
-    most = 256 if device.type == "cpu" else 1024
+    most = 128 if device.type == "cpu" else 1024
     return max(16, min(most, 2**26 // max(1, x[0].numel())))
