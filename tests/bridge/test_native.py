@@ -126,6 +126,7 @@ def _train_mode(net, statistics, seeded=True):
         net.load_state_dict({**net.state_dict(), **state})
         assert torch.equal(net(x), first), "the state says all"
         assert all(torch.equal(v, moved[k]) for k, v in net.named_buffers())
+
     def loss(z):
         with torch.no_grad():
             for k, v in net.named_buffers():

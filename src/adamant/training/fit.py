@@ -11,7 +11,7 @@ from torch import distributed, nn
 
 from adamant.adversary import Status
 from adamant.batch import PerRow
-from adamant.calling import untouched
+from adamant.calling import hosting, untouched
 from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
@@ -52,7 +52,7 @@ def fit(job: Job) -> Report:
         folder=job.folder, resume=job.resume, save_every=job.plan.save_every, watch=job.watch, readers=job.readers,
         shard=shard,
     )  # fmt: skip
-    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), hosting(job.model):
         report = drive(_Hardening(Forge.of(job, shard)), upkeep, patience=job.plan.patience)
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]

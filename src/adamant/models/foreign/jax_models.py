@@ -36,7 +36,7 @@ def from_jax(model: Any, params: Any = None, *, state: Any = None, shape: Shape 
             "JAX models do not know the shape of their inputs: give that of one, as the model takes it, "
             "shape=(28, 28, 1) for grey pictures of 28 by 28 with the channels last."
         )
-    return Foreign(JaxHost(kind_of(model, params, state), shape))
+    return Foreign(JaxHost(kind_of(model, params, state), shape)).eval()
 
 
 def host(model: Any, ask: Ask) -> Foreign:
@@ -54,7 +54,8 @@ class JaxHost:
     def __init__(self, kind: Kind, shape: Shape) -> None:
         self.kind, self.shape = kind, shape
         self._weights, self._tree = _leaves(kind.params)
-        self._state, self._state_tree = _leaves(kind.state)
+        state, self._state_tree = _leaves(kind.state)
+        self._state = {f"state/{name}" if name in self._weights else name: leaf for name, leaf in state.items()}
         self.classes = self._checked()
         self._traced = {mode: JaxFunction(self._raw(training=mode)) for mode in (False, True)}
         if not self._state and not kind.modes:
@@ -74,8 +75,7 @@ class JaxHost:
         """As one safetensors file, by the names of the leaves; as a folder of orbax where the path has no suffix."""
         weights, state = self.held()
         if path.suffix == self.suffix:
-            named = {**weights, **{f"state/{name}" if name in weights else name: v for name, v in state.items()}}
-            write_whole(path, safetensors.torch.save(named))
+            write_whole(path, safetensors.torch.save({**weights, **state}))
         elif path.suffix:
             raise InputError(f"A JAX model is saved as {self.suffix} or as a folder of orbax, not as {path.name!r}.")
         else:

@@ -112,14 +112,11 @@ def _key(t: Any) -> str:
 
 
 def _after(roots: Sequence[Any]) -> set[str]:
-    """The names of the operations that hang on any of the tensors."""
-    found: set[str] = set()
-    waiting = [op for t in roots for op in t.consumers()]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in found:
+    """The names of the operations that hang on any of the tensors, by what they read or by what they wait for."""
+    found = {t.op.name for t in roots}
+    for op in roots[0].graph.get_operations():  # in the order of their drawing: nothing hangs on what comes later
+        if any(t.op.name in found for t in op.inputs) or any(c.name in found for c in op.control_inputs):
             found.add(op.name)
-            waiting += [after for t in op.outputs for after in t.consumers()]
     return found
 
 

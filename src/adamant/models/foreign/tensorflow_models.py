@@ -45,7 +45,7 @@ def from_tensorflow(model: Any, *, shape: Shape | None = None) -> Foreign:
             f"The model takes {kind.name}, and whole numbers have no gradient: give a function of numbers in [0, 1] "
             "that does the same."
         )
-    return Foreign(TensorFlowHost(model, predict, train, shape, kind))
+    return Foreign(TensorFlowHost(model, predict, train, shape, kind)).eval()
 
 
 def host(model: Any, ask: Ask) -> Foreign:
