@@ -1,6 +1,8 @@
 """Models: load them from anywhere, build those of the zoo, and make sure that they return logits."""
 
 from adamant.models.architecture import Architecture
+from adamant.models.foreign.jax_models import from_jax
+from adamant.models.foreign.tensorflow_models import from_tensorflow
 from adamant.models.ghost import Ghost
 from adamant.models.init import count_parameters
 from adamant.models.load import load_model, module_of
@@ -20,6 +22,8 @@ __all__ = [
     "as_logits",
     "build",
     "count_parameters",
+    "from_jax",
+    "from_tensorflow",
     "load_model",
     "module_of",
     "save_model",

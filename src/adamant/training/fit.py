@@ -52,7 +52,7 @@ def fit(job: Job) -> Report:
         folder=job.folder, resume=job.resume, save_every=job.plan.save_every, watch=job.watch, readers=job.readers,
         shard=shard,
     )  # fmt: skip
-    with hosting(job.model), frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), hosting(job.model):
         report = drive(_Hardening(Forge.of(job, shard)), upkeep, patience=job.plan.patience)
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]

@@ -32,16 +32,16 @@ class TensorFlowFunction:
         self._slopes: dict[tuple[int, ...], TensorFlowFunction] = {}
 
     def __call__(self, *given: Tensor) -> Tensors:
-        return _torch(self._compiled(*_tf(given)))
+        return to_torch(self._compiled(*to_tensorflow(given)))
 
     def ahead(self, wanted: tuple[int, ...], *given: Tensor) -> tuple[Tensors, Back]:
-        held = _tf(given)
+        held = to_tensorflow(given)
         key = (wanted, tuple((t.dtype, t.shape[1:] if i == 0 else t.shape) for i, t in enumerate(held)))
         if key not in self._ways:
             self._ways[key] = self._way(wanted, held)
         forward, backward = self._ways[key]
         out, kept = forward(held)
-        return _torch(out), lambda slopes: _torch(backward(kept, _tf(slopes)))
+        return to_torch(out), lambda slopes: to_torch(backward(kept, to_tensorflow(slopes)))
 
     def slope(self, wanted: tuple[int, ...], count: int) -> TensorFlowFunction:
         def slope(*both: Any) -> Sequence[Any]:
@@ -112,18 +112,11 @@ def _key(t: Any) -> str:
 
 
 def _after(roots: Sequence[Any]) -> set[str]:
-    """The names of the operations that hang on any of the tensors, or may only begin when one that does has ended."""
-    begun: dict[str, list[Any]] = {}
-    for op in roots[0].graph.get_operations() if roots else ():
-        for before in op.control_inputs:
-            begun.setdefault(before.name, []).append(op)
-    found: set[str] = set()
-    waiting = [op for t in roots for op in t.consumers()]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in found:
+    """The names of the operations that hang on any of the tensors, by what they read or by what they wait for."""
+    found = {t.op.name for t in roots}
+    for op in roots[0].graph.get_operations():  # in the order of their drawing: nothing hangs on what comes later
+        if any(t.op.name in found for t in op.inputs) or any(c.name in found for c in op.control_inputs):
             found.add(op.name)
-            waiting += [after for t in op.outputs for after in t.consumers()] + begun.get(op.name, [])
     return found
 
 
@@ -144,10 +137,12 @@ def _crossing(ends: Sequence[Any], late: set[str], roots: set[str]) -> list[Any]
     return list(kept.values())
 
 
-def _tf(tensors: Tensors) -> list[Any]:
+def to_tensorflow(tensors: Tensors) -> list[Any]:
+    """torch's tensors as TensorFlow's, without a copy where the memory allows."""
     take = tensorflow().experimental.dlpack.from_dlpack
     return [take(lent(t).__dlpack__()) for t in tensors]
 
 
-def _torch(found: Sequence[Any]) -> Tensors:
+def to_torch(found: Sequence[Any]) -> Tensors:
+    """TensorFlow's tensors as torch's own."""
     return tuple(returned(torch.from_dlpack(t)) for t in found)

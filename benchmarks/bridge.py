@@ -1,0 +1,376 @@
+"""The bridge: one network in every framework, attacked through it and natively; beside Foolbox and ART on TensorFlow.
+
+Each framework computes in a process of its own, with one thread. The attack that is timed is 40 steps of PGD, batch 128.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import arguments, heading, interleaved, mnist
+from torch import nn
+from torch.nn import functional as F
+
+import adamant as am
+from adamant.calling import untouched
+from adamant.engine import perturb
+from adamant.goals import Untargeted
+from adamant.models import from_jax, from_tensorflow
+from adamant.random import Rng
+from adamant.training import Plan
+
+FRAMEWORKS = ("torch", "tensorflow", "jax", "nnx", "keras-torch", "keras-tensorflow", "keras-jax", "onnx")
+STEPS, RATE, BATCH, SHAPE = 40, 0.01, 128, (28, 28, 1)
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THREADS": "1",
+         "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}  # fmt: skip
+
+
+class Net(nn.Module):
+    """The classic tutorial network, which flattens as frameworks with channels last do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.out = nn.Linear(49 * 64, 10)
+
+    def forward(self, x):
+        h = F.max_pool2d(self.first(x).relu(), 2)
+        h = F.max_pool2d(self.second(h).relu(), 2)
+        return self.out(h.permute(0, 2, 3, 1).flatten(1))
+
+
+def weights(folder: Path) -> list[np.ndarray]:
+    """The weights as TensorFlow and JAX keep them; trained once, against PGD, and kept in the folder."""
+    path, net = folder / "bridge.pt", Net()
+    if not path.is_file():
+        torch.manual_seed(0)
+        net, data = Net(), am.load_data("mnist", split="train", limit=6000, data_dir=os.environ["ADAMANT_DATA_DIR"])
+        plan = Plan(epochs=4, batch_size=128, select_rows=100)
+        recipe = am.recipes.madry(attack=am.PGD(steps=5, rate=0.3))
+        torch.save(am.train(net, data, recipe, am.Linf(0.2), plan=plan).state_dict(), path)
+    net.load_state_dict(torch.load(path, weights_only=True))
+    held = [net.first.weight.permute(2, 3, 1, 0), net.first.bias, net.second.weight.permute(2, 3, 1, 0),
+            net.second.bias, net.out.weight.T, net.out.bias]  # fmt: skip
+    return [np.ascontiguousarray(w.detach().numpy()) for w in held]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The network in each framework as torch sees it, and the same PGD written in that framework and compiled by it
+
+
+def as_torch(w):
+    net = Net()
+    shapes = [torch.from_numpy(v) for v in w]
+    state = [shapes[0].permute(3, 2, 0, 1), shapes[1], shapes[2].permute(3, 2, 0, 1), shapes[3], shapes[4].T, shapes[5]]
+    net.load_state_dict(dict(zip(net.state_dict(), state, strict=True)))
+
+    def native(x, y, eps):
+        z = x.clone()
+        for _ in range(STEPS):
+            z.requires_grad_()
+            (g,) = torch.autograd.grad(F.cross_entropy(net(z), y, reduction="sum"), z)
+            z = (x + (z.detach() + RATE * g.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+        return z.numpy()
+
+    return net.eval(), native
+
+
+def as_tensorflow(w):
+    tf = import_module("tensorflow")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+    class Model(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = [tf.Variable(v, name=f"w{i}") for i, v in enumerate(w)]
+
+        @tf.function
+        def __call__(self, x):
+            h = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, self.w[0], 1, "SAME") + self.w[1]), 2, 2, "VALID")
+            h = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(h, self.w[2], 1, "SAME") + self.w[3]), 2, 2, "VALID")
+            return tf.reshape(h, [-1, 49 * 64]) @ self.w[4] + self.w[5]
+
+    model = Model()
+    return from_tensorflow(model, shape=SHAPE), tf_pgd(model)
+
+
+def tf_pgd(model):
+    tf = import_module("tensorflow")
+
+    @tf.function
+    def attack(x, y, eps):
+        z = x
+        for _ in tf.range(STEPS):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(z)
+                loss = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(y, model(z)))
+            g = tape.gradient(loss, z)
+            z = tf.clip_by_value(x + tf.clip_by_value(z + RATE * tf.sign(g) - x, -eps, eps), 0.0, 1.0)
+        return z
+
+    def native(x, y, eps):
+        return attack(tf.constant(x), tf.constant(y), tf.constant(eps, tf.float32)).numpy()
+
+    return native
+
+
+def jax_pgd(net):
+    jax = import_module("jax")
+
+    @jax.jit
+    def attack(x, y, eps):
+        def loss(z):
+            return -jax.nn.log_softmax(net(z))[jax.numpy.arange(len(y)), y].sum()
+
+        def step(_, z):
+            return (x + (z + RATE * jax.numpy.sign(jax.grad(loss)(z)) - x).clip(-eps, eps)).clip(0, 1)
+
+        return jax.lax.fori_loop(0, STEPS, step, x)
+
+    return lambda x, y, eps: np.asarray(attack(x, y, eps))
+
+
+def as_jax(w):
+    jax = import_module("jax")
+    params = [jax.numpy.asarray(v) for v in w]
+
+    def conv(x, k):
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def pool(h):
+        return jax.lax.reduce_window(h, -np.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    def net(p, x):
+        h = pool(jax.nn.relu(conv(x, p[0]) + p[1]))
+        return pool(jax.nn.relu(conv(h, p[2]) + p[3])).reshape(len(x), -1) @ p[4] + p[5]
+
+    return from_jax(net, params, shape=SHAPE), jax_pgd(lambda z: net(params, z))
+
+
+def as_nnx(w):
+    nnx = import_module("flax.nnx")
+
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.first = nnx.Conv(1, 32, (3, 3), rngs=rngs)
+            self.second = nnx.Conv(32, 64, (3, 3), rngs=rngs)
+            self.out = nnx.Linear(49 * 64, 10, rngs=rngs)
+
+        def __call__(self, x):
+            h = nnx.max_pool(nnx.relu(self.first(x)), (2, 2), (2, 2))
+            h = nnx.max_pool(nnx.relu(self.second(h)), (2, 2), (2, 2))
+            return self.out(h.reshape(len(x), -1))
+
+    model = Model(nnx.Rngs(0))
+    for layer, (k, b) in zip((model.first, model.second, model.out), zip(w[::2], w[1::2], strict=True), strict=True):
+        layer.kernel[...], layer.bias[...] = k, b
+    return am.load_model(model, shape=SHAPE), jax_pgd(model)
+
+
+def as_keras(w, backend):
+    os.environ["KERAS_BACKEND"] = backend
+    if backend == "tensorflow":
+        as_tensorflow(w)  # sets its threads
+    keras = import_module("keras")
+    layers = keras.layers
+    model = keras.Sequential([
+        layers.Input(SHAPE), layers.Conv2D(32, 3, padding="same", activation="relu"), layers.MaxPooling2D(),
+        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
+        layers.Dense(10),
+    ])  # fmt: skip
+    model.set_weights(w)
+
+    def torch_pgd(x, y, eps):
+        net = lambda z: model(z, training=False)  # noqa: E731
+        x, z = torch.from_numpy(x), torch.from_numpy(x)
+        for _ in range(STEPS):
+            z = z.detach().requires_grad_()
+            (g,) = torch.autograd.grad(F.cross_entropy(net(z), torch.from_numpy(y), reduction="sum"), z)
+            z = (x + (z.detach() + RATE * g.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+        return z.numpy()
+
+    native = {"torch": torch_pgd, "tensorflow": None, "jax": None}[backend]
+    if backend == "tensorflow":
+        native = tf_pgd(lambda z: model(z, training=False))
+    if backend == "jax":
+        held = [v.value for v in model.trainable_variables]
+        native = jax_pgd(lambda z: model.stateless_call(held, [], z, training=False)[0])
+    return am.load_model(model), native
+
+
+def as_onnx(w):
+    net, _ = as_torch(w)
+    path = Path(os.environ["BRIDGE_FOLDER"]) / "net.onnx"
+    torch.onnx.export(net, (torch.rand(2, 1, 28, 28),), str(path), dynamo=False, opset_version=17,
+                      input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
+    return am.load_model(path), as_torch(w)[1]
+
+
+def built(name, w):
+    makers = {"torch": as_torch, "tensorflow": as_tensorflow, "jax": as_jax, "nnx": as_nnx, "onnx": as_onnx}
+    return as_keras(w, name.partition("-")[2]) if name.startswith("keras") else makers[name](w)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What one process finds out
+
+
+def one(name: str, folder: Path, rows: int, rounds: int) -> dict[str, object]:
+    """Robust accuracy, the gradient, and seconds through the bridge beside those of the native attack."""
+    torch.set_num_threads(1)
+    os.environ["BRIDGE_FOLDER"] = str(folder)
+    w, data = weights(folder), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
+    net, native = built(name, w)
+    found: dict[str, object] = {}
+    x = data.x[:BATCH].clone().requires_grad_()
+    (g,) = torch.autograd.grad(F.cross_entropy(net(x), data.y[:BATCH], reduction="sum"), x)
+    np.save(folder / f"{name}.npy", g.numpy())
+    started = time.process_time()
+    for eps in (0.3, 0.1):
+        for attack in (am.PGD(steps=STEPS), am.APGD()):
+            out = am.attack(attack, net, data.x, data.y, am.Linf(eps))
+            found[f"{type(attack).__name__} {eps}"] = int(round(out.robust_accuracy * rows))
+    found["seconds"] = time.process_time() - started
+    few, labels = data.x[:BATCH], data.y[:BATCH]
+    last = name in ("torch", "onnx")
+    x = few if last else few.permute(0, 2, 3, 1).contiguous().numpy()
+    y = labels if last else labels.numpy()
+    pgd = am.PGD(steps=STEPS, rate=RATE / 0.3)
+    goal = Untargeted(labels)
+
+    def bridged():
+        with untouched(net):
+            perturb(pgd, net, few, goal, am.Linf(0.3), rng=Rng.of(0, BATCH))
+
+    clocks = interleaved({"bridge": bridged, "native": lambda: native(x, y, 0.3)}, rounds)
+    ratios = [a.cpu / b.cpu for a, b in zip(clocks["bridge"], clocks["native"], strict=True)]
+    found["ratio"], found["range"] = statistics.median(ratios), (min(ratios), max(ratios))
+    for key, values in clocks.items():
+        found[key] = statistics.median(c.cpu for c in values)
+    return found
+
+
+def peers(folder: Path, rows: int) -> dict[str, object]:
+    """The same TensorFlow model through adamant, Foolbox and ART: who leaves how many standing, in what time."""
+    torch.set_num_threads(1)
+    w, data = weights(folder), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
+    ours, native = as_tensorflow(w)
+    x, y, eps = data.x.permute(0, 2, 3, 1).contiguous().numpy(), data.y.numpy(), 0.3
+
+    def standing(z):
+        z = torch.from_numpy(np.asarray(z)).permute(0, 3, 1, 2)
+        inside = ((z - data.x).abs().amax((1, 2, 3)) <= eps + 1e-6) & (z >= 0).all() & (z <= 1).all()
+        with torch.no_grad():
+            return int((ours(z).argmax(1) == data.y).logical_or(~inside & (ours(data.x).argmax(1) == data.y)).sum())
+
+    def mine():
+        return am.attack(am.PGD(steps=STEPS, rate=RATE / 0.3), ours, data.x, data.y, am.Linf(eps)).x_adv.permute(
+            0, 2, 3, 1
+        )
+
+    def foolbox():
+        fb = import_module("foolbox")
+        model = fb.TensorFlowModel(ours.host.model, bounds=(0, 1))
+        attack = fb.attacks.LinfPGD(abs_stepsize=RATE, steps=STEPS)
+        tf = import_module("tensorflow")
+        with_labels = [attack(model, tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH]), epsilons=eps)[1].numpy()
+                       for i in range(0, rows, BATCH)]  # fmt: skip
+        return np.concatenate(with_labels)
+
+    def art():
+        tf = import_module("tensorflow")
+        kind = import_module("art.estimators.classification").TensorFlowV2Classifier
+        loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model = kind(ours.host.model, 10, SHAPE, loss_object=loss, clip_values=(0, 1))
+        pgd = import_module("art.attacks.evasion").ProjectedGradientDescent
+        return pgd(model, eps=eps, eps_step=RATE, max_iter=STEPS, num_random_init=1, batch_size=BATCH,
+                   verbose=False).generate(x, y)  # fmt: skip
+
+    def alone():
+        return np.concatenate([native(x[i : i + BATCH], y[i : i + BATCH], eps) for i in range(0, rows, BATCH)])
+
+    found: dict[str, object] = {}
+    for name, task in (("adamant", mine), ("native, from the input", alone), ("foolbox", foolbox), ("art", art)):
+        try:
+            task() if rows <= 200 else None
+            started = time.process_time()
+            z = task()
+            found[name] = {"standing": standing(z), "seconds": time.process_time() - started}
+        except Exception as error:
+            found[name] = {
+                "failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+            }
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=[*FRAMEWORKS, "peers"])
+    parser.add_argument("--work", type=Path, default=Path("bridge-work"), help="where weights and gradients are kept")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    rows, rounds = (200, 2) if given.quick else (given.rows, given.rounds)
+    given.work.mkdir(exist_ok=True)
+    if given.one:
+        work = peers(given.work, rows) if given.one == "peers" else one(given.one, given.work, rows, rounds)
+        print("RESULT " + json.dumps(work))
+        return
+    heading(
+        f"One network in every framework; {rows} MNIST test images, seed 0, Linf; PGD-{STEPS} of {BATCH} images timed"
+    )
+    weights(given.work)
+    want = None
+    for name in given.only:
+        needed = name.removeprefix("keras-").replace("nnx", "flax").replace("peers", "tensorflow")
+        if find_spec(needed) is None:
+            print(f"{name:18s} not installed")
+            continue
+        again = [
+            sys.executable,
+            __file__,
+            "--one",
+            name,
+            "--rows",
+            str(rows),
+            "--rounds",
+            str(rounds),
+            "--work",
+            str(given.work),
+        ]
+        done = subprocess.run(again, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False)
+        line = next((s for s in done.stdout.splitlines() if s.startswith("RESULT ")), None)
+        if line is None:
+            print(
+                f"{name:18s} failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
+            )
+            continue
+        found = json.loads(line.removeprefix("RESULT "))
+        if name == "peers":
+            for peer, row in found.items():
+                said = row.get("failed") or f"{row['standing']} stand, {row['seconds']:.2f} CPU s"
+                print(f"  on TensorFlow, {peer:24s} {said}")
+            continue
+        g = np.load(given.work / f"{name}.npy")
+        want = g if want is None else want
+        stand = ", ".join(f"{k}: {v}" for k, v in found.items() if k.startswith(("PGD", "APGD")))
+        print(f"{name:18s} {stand}; gradient off by {np.abs(g - want).max() / np.abs(want).max():.1e} of the largest; "
+              f"{found['seconds']:.1f} CPU s; PGD {found['bridge']:.3f} s, native {found['native']:.3f} s, "
+              f"ratio {found['ratio']:.3f} [{found['range'][0]:.3f}..{found['range'][1]:.3f}]", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
