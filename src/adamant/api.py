@@ -59,7 +59,7 @@ def audit(
 ) -> evaluation.Audit:
     """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
     held = _data_set(*data) if isinstance(data, tuple) else data
-    model = module_of(model)
+    name, model = type(model).__name__, module_of(model)
     if not len(held.y):
         raise InputError("The data hold no rows: nothing can be audited.")
     some = held.x[:16]
@@ -68,7 +68,6 @@ def audit(
     identity = evaluation.identify(order, logits, held)
     found = evaluation.audit(logits, held, order, folder=Path(out) if out else None, identity=identity)
     if out:
-        name = type(model).__name__
         story = runs.Story(
             name=name,
             model=runs.facts_of_model(name, model, notes),

@@ -158,6 +158,9 @@ def test_the_softmax_at_the_end_is_found_and_left_out(end):
     torch.testing.assert_close(z if way is AsItIs else z.softmax(1), said, atol=1e-5, rtol=1e-4)
     assert any("can look more robust" in note for note in held.notes) == (way is Logarithm)
     torch.testing.assert_close(answers(model, X), said)  # and the model is as it was
+    if end == "no softmax":  # a class whose call knows nothing of training, and drops units all the same
+        held.train()
+        assert not torch.equal(held(X), held(X))
 
 
 def test_a_sigmoid_of_one_unit_becomes_two_logits():
@@ -168,6 +171,12 @@ def test_a_sigmoid_of_one_unit_becomes_two_logits():
     assert "[0, z]" in held.notes[0]
     out = am.attack(am.FGSM(), model, X, torch.zeros(16, dtype=torch.long), am.Linf(0.1))
     assert len(out.x_adv) == 16
+
+
+def test_channels_may_come_first():
+    model = k.Sequential([k.Input((1, 8, 8)), L.Conv2D(2, 3, data_format="channels_first"), L.Flatten(), L.Dense(3)])
+    said = k.ops.convert_to_numpy(model(X.numpy(), training=False))
+    torch.testing.assert_close(am.load_model(model)(X), torch.from_numpy(said.copy()), atol=1e-5, rtol=1e-4)
 
 
 # ---- modes, copies, state
