@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,34 @@ def test_a_file_of_keras_2_answers_as_it_did_there(name):
     model = am.load_model(FILES / name)
     x = torch.tensor(OLD["x"]).permute(0, 3, 1, 2)
     torch.testing.assert_close(model(x).softmax(1), torch.tensor(OLD["answers"][name]), atol=1e-6, rtol=1e-4)
+
+
+def _older(node):
+    """The words of TensorFlow 2.12 to 2.15 where the file has those of a later one."""
+    if isinstance(node, list):
+        return [_older(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _older(value) for key, value in node.items()}
+    if node.get("dtype") == "float32" and "name" in node:
+        node["dtype"] = {"class_name": "Policy", "config": {"name": "float32"}}
+    return node
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="one backend is enough")
+def test_a_file_of_an_older_keras_2_is_put_into_new_words(tmp_path):
+    with zipfile.ZipFile(FILES / "mobile.keras") as new, zipfile.ZipFile(tmp_path / "m.keras", "w") as old:
+        weights = Path(new.extract("model.weights.h5", tmp_path))
+        with h5py.File(weights, "r+") as held:
+            held.move("layers/sequential/layers", "layers/sequential/_layer_checkpoint_dependencies")
+            held.move("layers", "_layer_checkpoint_dependencies")
+        old.write(weights, "model.weights.h5")
+        old.writestr("metadata.json", '{"keras_version": "2.12.0"}')
+        old.writestr("config.json", json.dumps(_older(json.loads(new.read("config.json")))))
+    before = (tmp_path / "m.keras").read_bytes()
+    said = am.load_model(tmp_path / "m.keras")(torch.tensor(OLD["x"]).permute(0, 3, 1, 2))
+    torch.testing.assert_close(said.softmax(1), torch.tensor(OLD["answers"]["mobile.keras"]), atol=1e-6, rtol=1e-4)
+    assert (tmp_path / "m.keras").read_bytes() == before
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +191,14 @@ def test_the_softmax_at_the_end_is_found_and_left_out(end):
     if end == "no softmax":  # a class whose call knows nothing of training, and drops units all the same
         held.train()
         assert not torch.equal(held(X), held(X))
+
+
+def test_logarithms_tell_small_probabilities_apart():
+    """Keras's own losses cut at 1e-7, below which a saturated model would look robust."""
+    p = k.ops.convert_to_tensor(np.array([[1e-30, 1e-20], [0.0, 1.0]], np.float32))
+    said = k.ops.convert_to_numpy(Logarithm()(k, lambda x, training: x, p, False))
+    assert said[0] == pytest.approx([-69.08, -46.05], abs=0.01)
+    assert said[1] == pytest.approx([-87.34, 0], abs=0.01)
 
 
 def test_a_sigmoid_of_one_unit_becomes_two_logits():
