@@ -67,8 +67,8 @@ def test_a_file_of_an_older_keras_2_is_put_into_new_words(tmp_path):
 @pytest.fixture(scope="module")
 def plain():
     """One model, for tests that leave it as it is, with the same in torch."""
-    model = fitted(cnn())
-    held = am.load_model(model)
+    model = cnn()
+    held = fitted(model)
     return model, held, Twin(held)
 
 
