@@ -1,6 +1,6 @@
 """The bridge: one network in every framework, attacked through it and natively; beside Foolbox and ART on TensorFlow.
 
-Each framework computes in a process of its own, with one thread. The attack that is timed is 40 steps of PGD, batch 128.
+Each framework computes in a process of its own, with one thread. The attack that is timed is PGD-40, batch 128.
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ def one(name: str, folder: Path, rows: int, rounds: int) -> dict[str, object]:
     for eps in (0.3, 0.1):
         for attack in (am.PGD(steps=STEPS), am.APGD()):
             out = am.attack(attack, net, data.x, data.y, am.Linf(eps))
-            found[f"{type(attack).__name__} {eps}"] = int(round(out.robust_accuracy * rows))
+            found[f"{type(attack).__name__} {eps}"] = round(out.robust_accuracy * rows)
     found["seconds"] = time.process_time() - started
     few, labels = data.x[:BATCH], data.y[:BATCH]
     last = name in ("torch", "onnx")
@@ -285,9 +285,8 @@ def peers(folder: Path, rows: int) -> dict[str, object]:
         model = fb.TensorFlowModel(ours.host.model, bounds=(0, 1))
         attack = fb.attacks.LinfPGD(abs_stepsize=RATE, steps=STEPS)
         tf = import_module("tensorflow")
-        with_labels = [attack(model, tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH]), epsilons=eps)[1].numpy()
-                       for i in range(0, rows, BATCH)]  # fmt: skip
-        return np.concatenate(with_labels)
+        parts = [(tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH])) for i in range(0, rows, BATCH)]
+        return np.concatenate([attack(model, *part, epsilons=eps)[1].numpy() for part in parts])
 
     def art():
         tf = import_module("tensorflow")

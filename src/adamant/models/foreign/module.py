@@ -64,7 +64,7 @@ class Foreign(nn.Module):
             self.register_parameter(self.names[name], nn.Parameter(value))
         for name, value in state.items():
             self.register_buffer(self.names[name], value)
-        self._weights, self._state = ([self.names[name] for name in group] for group in (weights, state))
+        self._weights, self._state = (tuple(self.names[name] for name in group) for group in (weights, state))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Foreign:
         made = type(self).__new__(type(self))
