@@ -18,7 +18,7 @@ from adamant.variety import Varied
 if TYPE_CHECKING:
     from adamant.api import attack, audit, train
     from adamant.data import load_data
-    from adamant.models import load_model
+    from adamant.models import load_model, save_model
     from adamant.report import write_page
     from adamant.training import recipes
 
@@ -30,7 +30,7 @@ __all__ = [
     "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Features", "Flow",
     "LabelsOnly", "Linf", "Margin", "Margins", "Outcome", "Pasted", "Patch", "Perceptual", "Recolour", "ScoresOnly",
     "Settings", "Spatial", "Status", "Varied", "Wasserstein", "WhiteBox", "attack", "audit", "load_data", "load_model",
-    "recipes", "train", "write_page",
+    "recipes", "save_model", "train", "write_page",
 ]  # fmt: skip
 __all__ += attacks.__all__
 
@@ -41,6 +41,7 @@ _LATER = {
     "train": "adamant.api",
     "load_data": "adamant.data",
     "load_model": "adamant.models",
+    "save_model": "adamant.models",
     "write_page": "adamant.report",
     "recipes": "adamant.training",
 }

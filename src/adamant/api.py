@@ -19,14 +19,14 @@ from adamant.data import DataSet, Stream, split
 from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
-from adamant.models import as_logits
+from adamant.models import as_logits, module_of
 from adamant.random import Rng
 from adamant.threats import Parametric, Projectable
 
 
 def attack(
     attack: Attack | Composite,
-    model: nn.Module,
+    model: Any,
     x: Inputs,
     y: Labels,
     threat: Projectable | Parametric,
@@ -38,16 +38,17 @@ def attack(
 ) -> Outcome:
     """Attack each row of x (n, *d) with labels y (n,), untargeted, or toward `target` (n,).
 
+    The model is a torch module that returns logits, or a model of another framework (see `load_model`).
     Raises InputError, ModelError or AccessError, each with a sentence that says what to do.
     """
     y = _labels("y", y, len(x))
     goal = Untargeted(y) if target is None else Targeted(y, _labels("target", target, len(x)))
     rng = Rng.of(seed, len(x))
-    return run(attack, model, x, goal, threat, access=access, rng=rng, settings=settings)
+    return run(attack, module_of(model), x, goal, threat, access=access, rng=rng, settings=settings)
 
 
 def audit(
-    model: nn.Module,
+    model: Any,
     data: DataSet | Stream | tuple[Tensor, Tensor],
     threat: Projectable,
     *,
@@ -58,6 +59,7 @@ def audit(
 ) -> evaluation.Audit:
     """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
     held = _data_set(*data) if isinstance(data, tuple) else data
+    model = module_of(model)
     if not len(held.y):
         raise InputError("The data hold no rows: nothing can be audited.")
     some = held.x[:16]
@@ -97,7 +99,7 @@ def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     data: DataSet,
     recipe: training.Recipe,
     threat: Projectable,
@@ -106,10 +108,14 @@ def train(
     plan: training.Plan | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """A hardened copy of the model; the one given stays as it is. Without validation data, a tenth is set aside."""
+    """A hardened copy of the model; the one given stays as it is. Without validation data, a tenth is set aside.
+
+    Of a model of another framework it is a torch module whose `receive()` gives that framework's object, hardened, and
+    which `save_model` writes as a file of that framework.
+    """
     if validation is None:
         data, validation = split(data, 0.1, seed)
-    hardened = copy.deepcopy(model)
+    hardened = copy.deepcopy(module_of(model))
     job = training.Job(
         model=hardened,
         data=data,

@@ -5,7 +5,7 @@ from adamant.models.foreign.jax_models import from_jax
 from adamant.models.foreign.tensorflow_models import from_tensorflow
 from adamant.models.ghost import Ghost
 from adamant.models.init import count_parameters
-from adamant.models.load import load_model
+from adamant.models.load import load_model, module_of
 from adamant.models.logits import as_logits
 from adamant.models.save import save_model
 from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
@@ -25,5 +25,6 @@ __all__ = [
     "from_jax",
     "from_tensorflow",
     "load_model",
+    "module_of",
     "save_model",
 ]

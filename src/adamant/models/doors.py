@@ -15,6 +15,7 @@ from torch import nn
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
 from adamant.models.foreign import jax_models, tensorflow_models
+from adamant.models.foreign.keras import SUFFIXES, host, load_keras
 from adamant.models.weights import WEIGHTS, existing, load_torchvision, load_weights, load_zoo
 
 
@@ -40,12 +41,14 @@ NAMES: tuple[Door, ...] = (
     Door("torchvision:NAME@WEIGHTS", _begins("torchvision:"), load_torchvision),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
+    Door(", ".join(SUFFIXES), _ends(*SUFFIXES), load_keras),
     Door("the folder of a SavedModel", tensorflow_models.is_saved, tensorflow_models.load_saved),
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
 OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
+    ("keras", host),  # first: on TensorFlow it is one of that as well
     ("tf_keras", tensorflow_models.host),
     ("tensorflow", tensorflow_models.host),
     ("flax", jax_models.host),
