@@ -1,7 +1,10 @@
 """Models of TensorFlow and JAX as torch modules: the same answers, the same gradients, weights there and back."""
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -307,6 +310,27 @@ def test_leaves_of_jax_are_saved_by_name_and_as_orbax(tmp_path):
     back = module.receive()
     assert isinstance(back, nnx.Module)
     torch.testing.assert_close(torch.from_numpy(np.array(back(z))), module(x).detach(), atol=1e-5, rtol=1e-4)
+
+
+EXAMPLES = {
+    "jax_harden": r"standard +\d+\.\d%(.|\n)*madry +\d+\.\d%(.|\n)*agrees on 100%(.|\n)*first, norm, out",
+    "tensorflow_attack": r"standard +\d+\.\d%(.|\n)*madry +(\d+\.\d%)(.|\n)*saved and loaded: \2",
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_run(name, tmp_path):
+    if find_spec(name.partition("_")[0]) is None:
+        pytest.skip("needs the framework")
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(EXAMPLES[name], done.stdout), done.stdout
+
+
+def test_every_example_is_run():
+    root = Path(__file__).parents[2] / "examples"
+    assert {p.stem for kind in ("jax", "tensorflow") for p in root.glob(f"{kind}_*.py")} == set(EXAMPLES)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def _trusted(graph: Flat, shape: Shape, kind: Any) -> tuple[Flat, tuple[str, ...
         return graph, ()
     tf = tensorflow()
     x = tf.constant(Rng.of(0, 4).fold("probe").uniform(*cast(tuple[int, ...], shape)).numpy(), kind)
-    both = tf.function(graph.raw(graph.logits, graph.output))(x, *graph.variables)
+    both = tf.function(graph.raw(graph.logits, graph.output), autograph=False)(x, *graph.variables)
     logits, out = to_torch(both)
     again = logits.softmax(1) if graph.activation == "Softmax" else logits.sigmoid()
     if not torch.allclose(again, out, atol=_UNSURE):
