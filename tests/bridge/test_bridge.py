@@ -268,8 +268,8 @@ RECIPES = [
         pytest.param("tensorflow", name, marks=needs_tensorflow)
         for name in ("madry", "trades", "free", "awp", "smooth")
     ),
-    *(pytest.param("jax", name, marks=needs_jax) for name in ("awp", "smooth")),
-    *(pytest.param("jax", name, marks=(needs_jax, pytest.mark.slow)) for name in ("madry", "trades", "free")),
+    *(pytest.param("jax", name, marks=needs_jax) for name in ("smooth",)),
+    *(pytest.param("jax", name, marks=(needs_jax, pytest.mark.slow)) for name in NAMES[:-1]),
 ]
 
 
