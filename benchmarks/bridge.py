@@ -1,6 +1,6 @@
 """The bridge: one network in every framework, attacked through it and natively; beside Foolbox and ART on TensorFlow.
 
-Each framework computes in a process of its own, with one thread. The attack that is timed is 40 steps of PGD, batch 128.
+Each framework computes in a process of its own, with one thread. The attack that is timed is PGD-40, batch 128.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import arguments, heading, interleaved, mnist
+from common import arguments, heading, interleaved, mnist, network
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,7 +28,6 @@ from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.models import from_jax, from_tensorflow
 from adamant.random import Rng
-from adamant.training import Plan
 
 FRAMEWORKS = ("torch", "tensorflow", "jax", "nnx", "keras-torch", "keras-tensorflow", "keras-jax", "onnx")
 STEPS, RATE, BATCH, SHAPE = 40, 0.01, 128, (28, 28, 1)
@@ -37,32 +36,50 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OMP_NUM_THR
 
 
 class Net(nn.Module):
-    """The classic tutorial network, which flattens as frameworks with channels last do."""
+    """Two convolutions, each of stride 2 or with a pool behind it, and dense layers, of weights with channels last."""
 
-    def __init__(self) -> None:
+    def __init__(self, w: list[np.ndarray]) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.out = nn.Linear(49 * 64, 10)
+        held = [torch.from_numpy(v) for v in w]
+        held = [v.permute(3, 2, 0, 1) if v.ndim == 4 else v.T if v.ndim == 2 else v for v in held]
+        self.w = nn.ParameterList([v.contiguous() for v in held])
 
     def forward(self, x):
-        h = F.max_pool2d(self.first(x).relu(), 2)
-        h = F.max_pool2d(self.second(h).relu(), 2)
-        return self.out(h.permute(0, 2, 3, 1).flatten(1))
+        w, h = list(self.w), x
+        for k, b in (w[:2], w[2:4]):
+            h = F.conv2d(h, k, b, stride=_stride(w), padding=1).relu()
+            h = h if _stride(w) == 2 else F.max_pool2d(h, 2)
+        h = h.permute(0, 2, 3, 1).flatten(1)
+        for k, b in zip(w[4:-2:2], w[5:-2:2], strict=True):
+            h = F.linear(h, k, b).relu()
+        return F.linear(h, *w[-2:])
 
 
-def weights(folder: Path) -> list[np.ndarray]:
-    """The weights as TensorFlow and JAX keep them; trained once, against PGD, and kept in the folder."""
-    path, net = folder / "bridge.pt", Net()
-    if not path.is_file():
-        torch.manual_seed(0)
-        net, data = Net(), am.load_data("mnist", split="train", limit=6000, data_dir=os.environ["ADAMANT_DATA_DIR"])
-        plan = Plan(epochs=4, batch_size=128, select_rows=100)
-        recipe = am.recipes.madry(attack=am.PGD(steps=5, rate=0.3))
-        torch.save(am.train(net, data, recipe, am.Linf(0.2), plan=plan).state_dict(), path)
-    net.load_state_dict(torch.load(path, weights_only=True))
-    held = [net.first.weight.permute(2, 3, 1, 0), net.first.bias, net.second.weight.permute(2, 3, 1, 0),
-            net.second.bias, net.out.weight.T, net.out.bias]  # fmt: skip
-    return [np.ascontiguousarray(w.detach().numpy()) for w in held]
+def _stride(w) -> int:
+    return 2 if w[0].shape[-1] == 4 or w[0].shape[0] == 4 else 1
+
+
+def robust(folder: str) -> list[np.ndarray]:
+    """The weights of `mnist_cnn_pgd` (two convolutions 4x4 of stride 2) with the channels last."""
+    w = [p.detach() for p in network("mnist_cnn_pgd", Path(folder)).parameters()]
+    w[4] = w[4].view(100, 32, 7, 7).permute(0, 2, 3, 1).flatten(1)
+    return [
+        np.ascontiguousarray((v.permute(2, 3, 1, 0) if v.ndim == 4 else v.T if v.ndim == 2 else v).numpy()) for v in w
+    ]
+
+
+def tutorial() -> list[np.ndarray]:
+    """The network of the classic tutorials, 3x3 with 32 and 64 filters and pools, untrained: for the clock."""
+    shapes = [
+        ((3, 3, 1, 32), 0.3),
+        ((32,), 0.1),
+        ((3, 3, 32, 64), 0.06),
+        ((64,), 0.1),
+        ((3136, 10), 0.02),
+        ((10,), 0.1),
+    ]
+    draw = np.random.default_rng(0)
+    return [draw.normal(size=shape, scale=scale).astype("float32") for shape, scale in shapes]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,10 +87,7 @@ def weights(folder: Path) -> list[np.ndarray]:
 
 
 def as_torch(w):
-    net = Net()
-    shapes = [torch.from_numpy(v) for v in w]
-    state = [shapes[0].permute(3, 2, 0, 1), shapes[1], shapes[2].permute(3, 2, 0, 1), shapes[3], shapes[4].T, shapes[5]]
-    net.load_state_dict(dict(zip(net.state_dict(), state, strict=True)))
+    net = Net(w)
 
     def native(x, y, eps):
         z = x.clone()
@@ -88,8 +102,6 @@ def as_torch(w):
 
 def as_tensorflow(w):
     tf = import_module("tensorflow")
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
 
     class Model(tf.Module):
         def __init__(self):
@@ -98,9 +110,14 @@ def as_tensorflow(w):
 
         @tf.function
         def __call__(self, x):
-            h = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(x, self.w[0], 1, "SAME") + self.w[1]), 2, 2, "VALID")
-            h = tf.nn.max_pool2d(tf.nn.relu(tf.nn.conv2d(h, self.w[2], 1, "SAME") + self.w[3]), 2, 2, "VALID")
-            return tf.reshape(h, [-1, 49 * 64]) @ self.w[4] + self.w[5]
+            h = x
+            for k, b in (self.w[:2], self.w[2:4]):
+                h = tf.nn.relu(tf.nn.conv2d(h, k, _stride(w), "SAME") + b)
+                h = h if _stride(w) == 2 else tf.nn.max_pool2d(h, 2, 2, "VALID")
+            h = tf.reshape(h, [-1, w[4].shape[0]])
+            for k, b in zip(self.w[4:-2:2], self.w[5:-2:2], strict=True):
+                h = tf.nn.relu(h @ k + b)
+            return h @ self.w[-2] + self.w[-1]
 
     model = Model()
     return from_tensorflow(model, shape=SHAPE), tf_pgd(model)
@@ -147,14 +164,21 @@ def as_jax(w):
     params = [jax.numpy.asarray(v) for v in w]
 
     def conv(x, k):
-        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        steps = (_stride(w), _stride(w))
+        return jax.lax.conv_general_dilated(x, k, steps, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def pool(h):
         return jax.lax.reduce_window(h, -np.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
     def net(p, x):
-        h = pool(jax.nn.relu(conv(x, p[0]) + p[1]))
-        return pool(jax.nn.relu(conv(h, p[2]) + p[3])).reshape(len(x), -1) @ p[4] + p[5]
+        h = x
+        for k, b in (p[:2], p[2:4]):
+            h = jax.nn.relu(conv(h, k) + b)
+            h = h if _stride(w) == 2 else pool(h)
+        h = h.reshape(len(x), -1)
+        for k, b in zip(p[4:-2:2], p[5:-2:2], strict=True):
+            h = jax.nn.relu(h @ k + b)
+        return h @ p[-2] + p[-1]
 
     return from_jax(net, params, shape=SHAPE), jax_pgd(lambda z: net(params, z))
 
@@ -164,32 +188,38 @@ def as_nnx(w):
 
     class Model(nnx.Module):
         def __init__(self, rngs):
-            self.first = nnx.Conv(1, 32, (3, 3), rngs=rngs)
-            self.second = nnx.Conv(32, 64, (3, 3), rngs=rngs)
-            self.out = nnx.Linear(49 * 64, 10, rngs=rngs)
+            sizes = [(k.shape, b) for k, b in zip(w[::2], w[1::2], strict=True)]
+            self.convs = nnx.List([nnx.Conv(*k[2:], k[:2], strides=_stride(w), rngs=rngs) for k, _ in sizes[:2]])
+            self.dense = nnx.List([nnx.Linear(*k, rngs=rngs) for k, _ in sizes[2:]])
 
         def __call__(self, x):
-            h = nnx.max_pool(nnx.relu(self.first(x)), (2, 2), (2, 2))
-            h = nnx.max_pool(nnx.relu(self.second(h)), (2, 2), (2, 2))
-            return self.out(h.reshape(len(x), -1))
+            for conv in self.convs:
+                x = nnx.relu(conv(x))
+                x = x if _stride(w) == 2 else nnx.max_pool(x, (2, 2), (2, 2))
+            x = x.reshape(len(x), -1)
+            for dense in self.dense[:-1]:
+                x = nnx.relu(dense(x))
+            return self.dense[-1](x)
 
     model = Model(nnx.Rngs(0))
-    for layer, (k, b) in zip((model.first, model.second, model.out), zip(w[::2], w[1::2], strict=True), strict=True):
+    for layer, k, b in zip((*model.convs, *model.dense), w[::2], w[1::2], strict=True):
         layer.kernel[...], layer.bias[...] = k, b
     return am.load_model(model, shape=SHAPE), jax_pgd(model)
 
 
 def as_keras(w, backend):
     os.environ["KERAS_BACKEND"] = backend
-    if backend == "tensorflow":
-        as_tensorflow(w)  # sets its threads
     keras = import_module("keras")
     layers = keras.layers
-    model = keras.Sequential([
-        layers.Input(SHAPE), layers.Conv2D(32, 3, padding="same", activation="relu"), layers.MaxPooling2D(),
-        layers.Conv2D(64, 3, padding="same", activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
-        layers.Dense(10),
-    ])  # fmt: skip
+    model = keras.Sequential([layers.Input(SHAPE)])
+    for k in w[:4:2]:
+        model.add(layers.Conv2D(k.shape[3], k.shape[:2], _stride(w), padding="same", activation="relu"))
+        if _stride(w) == 1:
+            model.add(layers.MaxPooling2D())
+    model.add(layers.Flatten())
+    for k in w[4:-2:2]:
+        model.add(layers.Dense(k.shape[1], activation="relu"))
+    model.add(layers.Dense(10))
     model.set_weights(w)
 
     def torch_pgd(x, y, eps):
@@ -229,10 +259,10 @@ def built(name, w):
 
 def one(name: str, folder: Path, rows: int, rounds: int) -> dict[str, object]:
     """Robust accuracy, the gradient, and seconds through the bridge beside those of the native attack."""
-    torch.set_num_threads(1)
+    quiet(name)
+    w, data = robust(os.environ["ADAMANT_MODELS_DIR"]), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
     os.environ["BRIDGE_FOLDER"] = str(folder)
-    w, data = weights(folder), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
-    net, native = built(name, w)
+    net, _ = built(name, w)
     found: dict[str, object] = {}
     x = data.x[:BATCH].clone().requires_grad_()
     (g,) = torch.autograd.grad(F.cross_entropy(net(x), data.y[:BATCH], reduction="sum"), x)
@@ -241,18 +271,18 @@ def one(name: str, folder: Path, rows: int, rounds: int) -> dict[str, object]:
     for eps in (0.3, 0.1):
         for attack in (am.PGD(steps=STEPS), am.APGD()):
             out = am.attack(attack, net, data.x, data.y, am.Linf(eps))
-            found[f"{type(attack).__name__} {eps}"] = int(round(out.robust_accuracy * rows))
+            found[f"{type(attack).__name__} {eps}"] = round(out.robust_accuracy * rows)
     found["seconds"] = time.process_time() - started
+    net, native = built(name, tutorial())
     few, labels = data.x[:BATCH], data.y[:BATCH]
     last = name in ("torch", "onnx")
     x = few if last else few.permute(0, 2, 3, 1).contiguous().numpy()
     y = labels if last else labels.numpy()
-    pgd = am.PGD(steps=STEPS, rate=RATE / 0.3)
-    goal = Untargeted(labels)
+    pgd, goal, rng = am.PGD(steps=STEPS, rate=RATE / 0.3), Untargeted(labels), Rng.of(0, BATCH)
 
     def bridged():
         with untouched(net):
-            perturb(pgd, net, few, goal, am.Linf(0.3), rng=Rng.of(0, BATCH))
+            perturb(pgd, net, few, goal, am.Linf(0.3), rng=rng)
 
     clocks = interleaved({"bridge": bridged, "native": lambda: native(x, y, 0.3)}, rounds)
     ratios = [a.cpu / b.cpu for a, b in zip(clocks["bridge"], clocks["native"], strict=True)]
@@ -262,10 +292,19 @@ def one(name: str, folder: Path, rows: int, rounds: int) -> dict[str, object]:
     return found
 
 
-def peers(folder: Path, rows: int) -> dict[str, object]:
-    """The same TensorFlow model through adamant, Foolbox and ART: who leaves how many standing, in what time."""
+def quiet(name: str) -> None:
+    """One thread for everybody, so that CPU seconds are those of the work."""
     torch.set_num_threads(1)
-    w, data = weights(folder), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
+    if "tensorflow" in name or name == "peers":
+        threading = import_module("tensorflow").config.threading
+        threading.set_intra_op_parallelism_threads(1)
+        threading.set_inter_op_parallelism_threads(1)
+
+
+def peers(rows: int) -> dict[str, object]:
+    """The same TensorFlow model through adamant, Foolbox and ART: who leaves how many standing, in what time."""
+    quiet("peers")
+    w, data = robust(os.environ["ADAMANT_MODELS_DIR"]), mnist(rows, Path(os.environ["ADAMANT_DATA_DIR"]))
     ours, native = as_tensorflow(w)
     x, y, eps = data.x.permute(0, 2, 3, 1).contiguous().numpy(), data.y.numpy(), 0.3
 
@@ -285,9 +324,8 @@ def peers(folder: Path, rows: int) -> dict[str, object]:
         model = fb.TensorFlowModel(ours.host.model, bounds=(0, 1))
         attack = fb.attacks.LinfPGD(abs_stepsize=RATE, steps=STEPS)
         tf = import_module("tensorflow")
-        with_labels = [attack(model, tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH]), epsilons=eps)[1].numpy()
-                       for i in range(0, rows, BATCH)]  # fmt: skip
-        return np.concatenate(with_labels)
+        parts = [(tf.constant(x[i : i + BATCH]), tf.constant(y[i : i + BATCH])) for i in range(0, rows, BATCH)]
+        return np.concatenate([attack(model, *part, epsilons=eps)[1].numpy() for part in parts])
 
     def art():
         tf = import_module("tensorflow")
@@ -304,7 +342,6 @@ def peers(folder: Path, rows: int) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, task in (("adamant", mine), ("native, from the input", alone), ("foolbox", foolbox), ("art", art)):
         try:
-            task() if rows <= 200 else None
             started = time.process_time()
             z = task()
             found[name] = {"standing": standing(z), "seconds": time.process_time() - started}
@@ -320,19 +357,18 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[*FRAMEWORKS, "peers"])
-    parser.add_argument("--work", type=Path, default=Path("bridge-work"), help="where weights and gradients are kept")
+    parser.add_argument("--work", type=Path, default=Path("bridge-work"), help="where gradients are kept")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     rows, rounds = (200, 2) if given.quick else (given.rows, given.rounds)
     given.work.mkdir(exist_ok=True)
     if given.one:
-        work = peers(given.work, rows) if given.one == "peers" else one(given.one, given.work, rows, rounds)
+        work = peers(rows) if given.one == "peers" else one(given.one, given.work, rows, rounds)
         print("RESULT " + json.dumps(work))
         return
     heading(
         f"One network in every framework; {rows} MNIST test images, seed 0, Linf; PGD-{STEPS} of {BATCH} images timed"
     )
-    weights(given.work)
     want = None
     for name in given.only:
         needed = name.removeprefix("keras-").replace("nnx", "flax").replace("peers", "tensorflow")

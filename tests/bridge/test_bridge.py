@@ -263,8 +263,17 @@ def test_memory_stays_flat(framework):
 # Every recipe trains them, and a run that was stopped goes on bit for bit
 
 
-@every
-@pytest.mark.parametrize("name", ["madry", "trades", "free", "awp", "smooth"])
+RECIPES = [
+    *(
+        pytest.param("tensorflow", name, marks=needs_tensorflow)
+        for name in ("madry", "trades", "free", "awp", "smooth")
+    ),
+    *(pytest.param("jax", name, marks=needs_jax) for name in ("smooth",)),
+    *(pytest.param("jax", name, marks=(needs_jax, pytest.mark.slow)) for name in NAMES[:-1]),
+]
+
+
+@pytest.mark.parametrize(("framework", "name"), RECIPES)
 def test_recipes_harden_as_they_do_the_torch_twin(framework, name):
     quick = am.PGD(steps=2)
     recipe = {

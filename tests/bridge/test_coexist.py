@@ -8,8 +8,6 @@ from importlib.util import find_spec
 
 import pytest
 
-FRAMEWORKS = [name for name in ("tensorflow", "jax", "triton") if find_spec(name)]
-
 # Each loads a framework, and lets it compute.
 LOAD = {
     "adamant": "import adamant",
@@ -40,6 +38,9 @@ needs_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="n
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="there is no triton to crash with")
 
 
+QUICK = [("tensorflow", "adamant", "triton"), ("triton", "tensorflow", "adamant")]
+
+
 def _orders():
     """Every order of TensorFlow, triton's first user and adamant that leaves adamant a chance, with jax in between."""
     for order in itertools.permutations(("adamant", "tensorflow", "triton")):
@@ -51,7 +52,10 @@ def _orders():
     yield ("adamant", "jax")
 
 
-@pytest.mark.parametrize("order", list(_orders()), ids="-".join)
+ORDERS = [pytest.param(o, marks=() if o in QUICK else pytest.mark.slow, id="-".join(o)) for o in _orders()]
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_no_order_of_imports_ends_the_process(order):
     if missing := [name for name in order if name in LOAD and find_spec(name) is None]:
         pytest.skip(f"needs {missing[0]}")
@@ -60,6 +64,7 @@ def test_no_order_of_imports_ends_the_process(order):
     assert "alive" in done.stdout
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @needs_triton
 def test_without_adamant_the_process_ends():
@@ -67,6 +72,7 @@ def test_without_adamant_the_process_ends():
     assert run(LOAD["tensorflow"], LAST).returncode != 0
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @needs_triton
 def test_torch_compiles_behind_tensorflow_and_tensorflow_computes_behind_that():

@@ -1,7 +1,10 @@
 """Models of TensorFlow and JAX as torch modules: the same answers, the same gradients, weights there and back."""
 
+import re
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +18,15 @@ from adamant.training import Plan
 from tests.bridge import toys
 from tests.bridge.toys import SHAPE, needs_jax, needs_tensorflow
 
-KINDS = [
-    *(pytest.param(k, marks=needs_tensorflow) for k in ("module", "plain", "function", "softmax", "saved", "tf_keras")),
-    *(pytest.param(k, marks=needs_jax) for k in ("jax", "nnx", "linen", "bound", "equinox")),
-]
+TENSORFLOW = ("module", "plain", "function", "softmax", "saved", "tf_keras")
+JAX = ("jax", "nnx", "linen", "bound", "equinox")
+
+
+def kinds(*quick, among=(*TENSORFLOW, *JAX)):
+    """Every kind of model; all but the quick ones are slow."""
+    needs = {kind: needs_jax if kind in JAX else needs_tensorflow for kind in among}
+    slow = (pytest.mark.slow,)
+    return [pytest.param(k, marks=(needs[k],) if k in quick else (needs[k], *slow)) for k in among]
 
 
 def build(kind, weights, tmp_path):
@@ -58,7 +66,7 @@ def build(kind, weights, tmp_path):
     return load_model(toys.equinox_model(weights), shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds("module", "softmax", "saved", "tf_keras", "jax", "nnx", "bound", "equinox"))
 def test_the_same_answers_gradients_and_weights_as_the_torch_twin(kind, tmp_path):
     twin, data = toys.Twin(), toys.digits()
     ours = build(kind, twin.weights(), tmp_path)
@@ -80,7 +88,7 @@ def test_the_same_answers_gradients_and_weights_as_the_torch_twin(kind, tmp_path
     torch.testing.assert_close(ours((data.x * 0).to(torch.uint8)), ours(data.x * 0))
 
 
-@pytest.mark.parametrize("kind", [p for p in KINDS if p.values[0] in ("softmax", "saved", "tf_keras", "jax", "nnx")])
+@pytest.mark.parametrize("kind", kinds("softmax", "tf_keras", "nnx"))
 def test_an_attack_and_hardening_through_the_bridge(kind, tmp_path):
     twin, data = toys.Twin(), toys.digits(16)
     ours = build(kind, twin.weights(), tmp_path)
@@ -119,7 +127,7 @@ def _train_mode(net, statistics, seeded=True):
     net.train()
     state = {k: v.clone() for k, v in net.named_buffers()}
     first, moved = net(x).detach(), {k: v.clone() for k, v in net.named_buffers()}
-    assert all(not torch.equal(state[k], moved[k]) for k in moved)
+    assert sum(not torch.equal(state[k], moved[k]) for k in moved) > len(statistics), "the key or its counter too"
     assert sum(any(s in k for s in statistics) for k in moved) == len(statistics)
     assert not torch.allclose(net(x), first, atol=1e-3)
     if seeded:
@@ -139,7 +147,7 @@ def _train_mode(net, statistics, seeded=True):
         step = 0.01 * slope / slope.norm()
         with torch.no_grad():
             rise = float(loss(x + step) - loss(x - step)) / 0.02
-        assert rise == pytest.approx(float(slope.norm()), rel=0.03)
+        assert rise == pytest.approx(float(slope.norm()), rel=0.08)
 
 
 @needs_jax
@@ -256,8 +264,7 @@ def test_batch_norm_and_dropout_of_tf_keras():
 # Weights go back, in files that their own framework reads without us
 
 
-@needs_tensorflow
-@pytest.mark.parametrize("kind", ["module", "plain", "function", "saved"])
+@pytest.mark.parametrize("kind", kinds("saved", among=("module", "plain", "function", "saved")))
 def test_a_saved_model_loads_without_adamant(kind, tmp_path):
     ours = build(kind, toys.Twin().weights(), tmp_path)
     with torch.no_grad():
@@ -305,6 +312,27 @@ def test_leaves_of_jax_are_saved_by_name_and_as_orbax(tmp_path):
     torch.testing.assert_close(torch.from_numpy(np.array(back(z))), module(x).detach(), atol=1e-5, rtol=1e-4)
 
 
+EXAMPLES = {
+    "jax_harden": r"standard +\d+\.\d%(.|\n)*madry +\d+\.\d%(.|\n)*agrees on 100%(.|\n)*first, norm, out",
+    "tensorflow_attack": r"standard +\d+\.\d%(.|\n)*madry +(\d+\.\d%)(.|\n)*saved and loaded: \2",
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_examples_run(name, tmp_path):
+    if find_spec(name.partition("_")[0]) is None:
+        pytest.skip("needs the framework")
+    path = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    done = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(EXAMPLES[name], done.stdout), done.stdout
+
+
+def test_every_example_is_run():
+    root = Path(__file__).parents[2] / "examples"
+    assert {p.stem for kind in ("jax", "tensorflow") for p in root.glob(f"{kind}_*.py")} == set(EXAMPLES)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What cannot be used is said in a sentence
 
@@ -348,7 +376,7 @@ def test_what_jax_cannot_give():
         from_jax(lambda p, x: (net(p, x), x), params, shape=SHAPE)
     with pytest.raises(ModelError, match=r"inputs of shape \(2, 1, 8, 8\)"):
         from_jax(net, params, shape=(1, 8, 8))
-    with pytest.raises(InputError, match="module.bind"):
+    with pytest.raises(InputError, match=r"module\.bind"):
         load_model(toys.linen_model()[0], shape=SHAPE)
 
 

@@ -43,7 +43,7 @@ def test_it_runs_and_prints_what_it_should(name, tmp_path):
 
 
 # Those of other frameworks run where these are installed: in tests/bridge, by the name of the framework.
-ELSEWHERE = {p.stem for p in EXAMPLES.glob("keras_*.py")}
+ELSEWHERE = {p.stem for name in ("keras", "jax", "tensorflow") for p in EXAMPLES.glob(f"{name}_*.py")}
 
 
 def test_every_example_is_run():

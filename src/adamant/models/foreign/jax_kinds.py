@@ -38,14 +38,16 @@ def kind_of(model: Any, params: Any, state: Any) -> Kind:
 
 
 def _function(model: Callable[..., Any], params: Any, state: Any) -> Kind:
-    if state is None:
-        first = (lambda p, x: model(p, x)) if params is not None else (lambda p, x: model(x))
-        return Kind(_inexact(params), None, lambda p, s, x, t: (first(p, x), s), lambda p, s: p, modes=False)
+    def plain(p: Any, s: Any, x: Any, _training: bool) -> tuple[Any, Any]:
+        return (model(x) if params is None else model(p, x)), s
 
-    def call(p: Any, s: Any, x: Any, training: bool) -> tuple[Any, Any]:
+    def moving(p: Any, s: Any, x: Any, training: bool) -> tuple[Any, Any]:
         return model(p, s, x, training=training)
 
-    return Kind(_inexact(params), state, call, lambda p, s: (p, s), modes=True)
+    def made(p: Any, s: Any) -> Any:
+        return p if state is None else (p, s)
+
+    return Kind(_inexact(params), state, plain if state is None else moving, made, modes=state is not None)
 
 
 def _inexact(params: Any) -> Any:
@@ -68,7 +70,10 @@ def _nnx(model: Any) -> Kind:
         nnx.pop(net, nnx.Intermediate)
         return out, nnx.split(net, nnx.Param, ...)[2]
 
-    return Kind(params, rest, call, lambda p, s: nnx.merge(graph, p, s, copy=True), modes=True)
+    def made(p: Any, s: Any) -> Any:
+        return nnx.merge(graph, p, s, copy=True)
+
+    return Kind(params, rest, call, made, modes=True)
 
 
 def _linen(model: Any, variables: Any) -> Kind:
@@ -81,7 +86,7 @@ def _linen(model: Any, variables: Any) -> Kind:
     words, rest = mode_words(model), {k: v for k, v in variables.items() if k != "params"}
 
     def call(p: Any, s: Any, x: Any, training: bool) -> tuple[Any, Any]:
-        if not training:
+        if not training or "key" not in s:
             return model.apply({"params": p, **s["variables"]}, x, **words(False)), s
         now, later = jax().random.split(s["key"])
         out, new = model.apply(
@@ -112,11 +117,18 @@ def _equinox(model: Any, state: Any) -> Kind:
         if draws:
             now, new["key"] = jax().random.split(s["key"])
             more, axes = {"key": jax().random.split(now, len(x))}, {"key": 0}
+
+        def plain(x: Any, more: Any) -> Any:
+            return net(x, **more)
+
+        def moving(x: Any, s: Any, more: Any) -> Any:
+            return net(x, s, **more)
+
         if state is None:
-            out = jax().vmap(lambda x, more: net(x, **more), (0, axes), axis_name="batch")(x, more)
-            return out, new if training else s
-        ask = jax().vmap(lambda x, s, more: net(x, s, **more), (0, None, axes), (0, None), axis_name="batch")
-        out, new["state"] = ask(x, s["state"], more)
+            out = jax().vmap(plain, (0, axes), axis_name="batch")(x, more)
+        else:
+            ask = jax().vmap(moving, (0, None, axes), (0, None), axis_name="batch")
+            out, new["state"] = ask(x, s["state"], more)
         return out, new if training else s
 
     def made(p: Any, s: Any) -> Any:

@@ -52,11 +52,12 @@ class JaxHost:
     notes = ()
 
     def __init__(self, kind: Kind, shape: Shape) -> None:
-        self.kind, self.shape = kind, shape
+        self.kind = kind
+        self.shape: Shape | None = shape
         self._weights, self._tree = _leaves(kind.params)
         state, self._state_tree = _leaves(kind.state)
         self._state = {f"state/{name}" if name in self._weights else name: leaf for name, leaf in state.items()}
-        self.classes = self._checked()
+        self.classes = self._checked(shape)
         self._traced = {mode: JaxFunction(self._raw(training=mode)) for mode in (False, True)}
         if not self._state and not kind.modes:
             self._traced[True] = self._traced[False]
@@ -103,20 +104,21 @@ class JaxHost:
         whole = [_keyed(leaf, like) for leaf, like in zip(leaves, jax().tree.leaves(self.kind.state), strict=True)]
         return jax().tree.unflatten(self._state_tree, whole)
 
-    def _checked(self) -> int:
+    def _checked(self, shape: Shape) -> int:
         """The number of classes; raises ModelError where it returns no logits."""
         kind = next((w.dtype for w in self._weights.values()), "float32")
-        x = jax().ShapeDtypeStruct((2, *self.shape), kind)
+
+        def ask(x: Any) -> Any:
+            return self.kind.call(self.kind.params, self.kind.state, x, False)[0]
+
         try:
-            out, _ = jax().eval_shape(
-                lambda x: self.kind.call(self.kind.params, self.kind.state, x, False), x
-            )  # fmt: skip
+            out = jax().eval_shape(ask, jax().ShapeDtypeStruct((2, *shape), kind))
         except (ModelError, InputError):
             raise
         except Exception as error:
             said = (str(error).strip().splitlines() or ["no message"])[0]
             raise ModelError(
-                f"The model raised {type(error).__name__} on inputs of shape (2, {str(self.shape)[1:]}: {said} "
+                f"The model raised {type(error).__name__} on inputs of shape (2, {str(shape)[1:]}: {said} "
                 "Check that shape is that of one input as the model takes it."
             ) from error
         if isinstance(out, dict | list | tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -78,29 +79,47 @@ def _parts(model: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | Non
             f"{' but ' + ', '.join(signatures) if signatures else ''}: save it with signatures=, or give the function."
         )
     if "serving_default" in signatures:
-        serve = signatures["serving_default"]
-        named: dict[str, Any] = serve.structured_input_signature[1]
-        if len(named) != 1:
-            raise ModelError(f"The model has {len(named)} inputs, {', '.join(named)}: give a function of one.")
-        [(name, spec)] = named.items()
-        train = _trains(model, spec) if callable(model) else None
-        return lambda x: serve(**{name: x}), train, tuple(spec.shape[1:]), spec.dtype
+        return _served(model, signatures["serving_default"])
     words = mode_words(model)
-    shape = getattr(model, "input_shape", None)
+    shape: Any = getattr(model, "input_shape", None)
     if isinstance(shape, list):
         raise ModelError(f"The model has {len(cast(list[Any], shape))} inputs: give a function of one.")
-    kind = tf.as_dtype(model.inputs[0].dtype) if getattr(model, "inputs", None) else tf.float32
-    train = (lambda x: model(x, **words(True))) if words(True) else None
-    return lambda x: model(x, **words(False)), train, tuple(shape[1:]) if shape else None, kind
+    inputs: Any = getattr(model, "inputs", None)
+    kind = tf.as_dtype(inputs[0].dtype) if inputs else tf.float32
+
+    def predict(x: Any) -> Any:
+        return model(x, **words(False))
+
+    def train(x: Any) -> Any:
+        return model(x, **words(True))
+
+    return predict, train if words(True) else None, tuple(shape[1:]) if shape else None, kind
+
+
+def _served(model: Any, serve: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Shape | None, Any]:
+    """The parts of a loaded SavedModel, whose signature says what it takes."""
+    named: dict[str, Any] = serve.structured_input_signature[1]
+    if len(named) != 1:
+        raise ModelError(f"The model has {len(named)} inputs, {', '.join(named)}: give a function of one.")
+    [(name, spec)] = named.items()
+
+    def predict(x: Any) -> Any:
+        return serve(**{name: x})
+
+    return predict, _trains(model, spec) if callable(model) else None, tuple(spec.shape[1:]), spec.dtype
 
 
 def _trains(model: Any, spec: Any) -> Callable[[Any], Any] | None:
     """The training mode of a loaded SavedModel, where it was saved with one."""
+
+    def train(x: Any) -> Any:
+        return model(x, training=True)
+
     try:
-        drawn(lambda x: model(x, training=True), spec.shape[1:], spec.dtype)
+        drawn(train, spec.shape[1:], spec.dtype)
     except (ValueError, TypeError):
         return None
-    return lambda x: model(x, training=True)
+    return train
 
 
 @final
@@ -110,7 +129,8 @@ class TensorFlowHost:
     sizes, native, suffix = False, False, ""
 
     def __init__(self, model: Any, predict: Callable[[Any], Any], train: Any, shape: Shape, kind: Any) -> None:
-        self.model, self.predict, self.shape, self.kind = model, predict, shape, kind
+        self.model, self.predict, self.kind = model, predict, kind
+        self.shape: Shape | None = shape
         graph = flat(drawn(predict, shape, kind))
         variables = list(graph.variables)
         if train:
@@ -122,9 +142,9 @@ class TensorFlowHost:
         order = [*self._weights.values(), *self._state.values()]
         self._places = [next(i for i, other in enumerate(order) if other is v) for v in graph.variables]
         graph, self.notes = _trusted(graph, shape, kind)
-        predicted = graph.raw(graph.logits)
-        self._predicts = TensorFlowFunction(lambda x, *held: predicted(x, *(held[i] for i in self._places)))
-        self._trains = self._training(train, graph.activation, order) if train else self._standing(predicted)
+        self._flat = graph.raw(graph.logits)
+        self._predicts = TensorFlowFunction(self._predicted)
+        self._trains = self._training(train, graph.activation, order) if train else self._standing()
 
     def held(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return _values(self._weights), _values(self._state)
@@ -146,16 +166,19 @@ class TensorFlowHost:
         if not isinstance(saved, tf.Module) and not getattr(saved, "signatures", None):
             saved = tf.Module()
             saved.held = [*self._weights.values(), *self._state.values()]
-        spec = tf.TensorSpec([None, *self.shape], self.kind, name="inputs")
+        spec = tf.TensorSpec([None, *(self.shape or ())], self.kind, name="inputs")
         signatures = getattr(saved, "signatures", None) or tf.function(self.predict).get_concrete_function(spec)
         tf.saved_model.save(saved, str(path), signatures=signatures)
 
-    def _standing(self, predicted: Callable[..., Sequence[Any]]) -> Traced:
+    def _predicted(self, x: Any, *held: Any) -> Sequence[Any]:
+        return self._flat(x, *(held[i] for i in self._places))
+
+    def _standing(self) -> Traced:
         """Without a mode of its own the model trains as it predicts, and its state stays as it is."""
         n = len(self._weights)
 
         def raw(x: Any, *held: Any) -> Sequence[Any]:
-            return [*predicted(x, *(held[i] for i in self._places)), *map(tensorflow().identity, held[n:])]
+            return [*self._predicted(x, *held), *map(tensorflow().identity, held[n:])]
 
         return TensorFlowFunction(raw) if self._state else self._predicts
 
@@ -185,11 +208,11 @@ def _trusted(graph: Flat, shape: Shape, kind: Any) -> tuple[Flat, tuple[str, ...
         return graph, ()
     tf = tensorflow()
     x = tf.constant(Rng.of(0, 4).fold("probe").uniform(*cast(tuple[int, ...], shape)).numpy(), kind)
-    both = tf.function(graph.raw(graph.logits, graph.output))(x, *graph.variables)
+    both = tf.function(graph.raw(graph.logits, graph.output), autograph=False)(x, *graph.variables)
     logits, out = to_torch(both)
     again = logits.softmax(1) if graph.activation == "Softmax" else logits.sigmoid()
     if not torch.allclose(again, out, atol=_UNSURE):
-        return Flat(**{**vars(graph), "logits": graph.output, "activation": ""}), ()
+        return replace(graph, logits=graph.output, activation=""), ()
     name = graph.activation.lower()
     return graph, (
         f"The model ends in a {name}; adamant takes the logits before it from the model's graph, and the {name} of "
