@@ -263,12 +263,10 @@ def test_memory_stays_flat(framework):
 # Every recipe trains them, and a run that was stopped goes on bit for bit
 
 
+NAMES = ("madry", "trades", "free", "awp", "smooth")
 RECIPES = [
-    *(
-        pytest.param("tensorflow", name, marks=needs_tensorflow)
-        for name in ("madry", "trades", "free", "awp", "smooth")
-    ),
-    *(pytest.param("jax", name, marks=needs_jax) for name in ("smooth",)),
+    *(pytest.param("tensorflow", name, marks=needs_tensorflow) for name in NAMES),
+    pytest.param("jax", "smooth", marks=needs_jax),
     *(pytest.param("jax", name, marks=(needs_jax, pytest.mark.slow)) for name in NAMES[:-1]),
 ]
 
