@@ -149,6 +149,24 @@ def test_nobody_shares_memory(framework):
 
 
 @every
+def test_outputs_are_torchs_own(framework):
+    """Whatever is done to them changes neither the inputs nor what the way back reads."""
+    matmul, tanh, _, make, _ = library(framework)
+    x, w = drawn(4, 8, dtype=torch.float32), drawn(8, 16, dtype=torch.float32)
+    kept = x.clone()
+    (same,) = call(make(lambda x: (x,)), x)
+    same += 1
+    assert torch.equal(x, kept)
+    slopes = []
+    for change in (0, 100):
+        z = x.clone().requires_grad_()
+        (out,) = call(make(lambda x, w: (tanh(matmul(x, w)),)), z, w)
+        out.data += change
+        slopes.append(torch.autograd.grad(out.sum(), z)[0])
+    assert torch.equal(*slopes)
+
+
+@every
 def test_views_of_every_kind_and_no_gradient_at_all(framework):
     ours = convolutional(framework, toys.Twin().weights())
     x = toys.digits(8).x

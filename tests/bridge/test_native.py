@@ -247,8 +247,14 @@ def test_batch_norm_and_dropout_of_tf_keras():
     ours = load_model(net)
     x = toys.digits().x
     ours.train()
+    start = {k: v.clone() for k, v in ours.named_buffers()}
+    first = ours(x)
+    assert not torch.allclose(ours(x), first, atol=1e-3), "dropout"
+    ours.load_state_dict({**ours.state_dict(), **start})
     ours(x)
     once = {k: v.clone() for k, v in ours.named_buffers() if "moving" in k}
+    assert len(once) == 2
+    assert all(not torch.equal(v, start[k]) for k, v in once.items())
     again = load_model(net)
     again.train()
     z = x.clone().requires_grad_()
