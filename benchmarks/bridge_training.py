@@ -61,7 +61,7 @@ def write_start(path: Path) -> None:
 
 def trained(place: str, folder: Path, args: Any) -> dict[str, Any]:
     """One training in this process, and its figures."""
-    rows, epochs, judged = (512, 1, 64) if args.quick else (args.rows, args.epochs, 1000)
+    rows, epochs, judged = (512, 1, 64) if args.quick else (args.rows, args.epochs, args.judged)
     model = am.load_model(folder / "start.keras")
     model = Twin(model) if place == "twin" else model
     data = am.load_data("mnist", split="train", limit=rows, data_dir=args.data_dir)
@@ -94,6 +94,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6400)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="of PGD in training")
+    parser.add_argument("--judged", type=int, default=1000, help="rows of the test set")
     parser.add_argument("--places", nargs="+", default=PLACES, choices=PLACES)
     parser.add_argument("--only", help="used by the benchmark itself: this one, in this process")
     parser.add_argument("--folder", type=Path)

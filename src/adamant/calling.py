@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, final, runtime_checkable
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
 from adamant.batch import PerRow
-from adamant.errors import InputError, ModelError
+from adamant.errors import AdamantError, InputError, ModelError
 from adamant.random import sealed
 
 
@@ -24,7 +24,7 @@ class Settings:
     batch_size: int | None = None  # chosen by itself; halved when memory runs out
     max_looks: int | PerRow | None = None  # forwards per row, a hard limit; or one limit for each row
     # The model always sees a multiple of so many rows (copies fill up, uncounted), because kernels round differently
-    # for very small batches. 1 turns it off: for a single picture, or a model that counts its queries.
+    # for very small batches. 1 turns it off, for a single picture; a model that counts its queries implies it.
     lanes: int = 16
     device: str | None = None  # the model's own by default
     channels_last: bool = False
@@ -41,6 +41,32 @@ class Settings:
                 raise InputError(f"Settings({name}={value}): give a whole number from 1 on.")
         if not 0 <= self.tolerance < 1:
             raise InputError(f"Settings(tolerance={self.tolerance}): give a share from 0 to below 1.")
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """A module that counts its queries: it is asked no row that the books do not hold, so it has no lanes."""
+
+    queries: int
+
+
+@runtime_checkable
+class Budgeted(Counts, Protocol):
+    """One that raises `Spent` before it is asked more rows than its budget."""
+
+    budget: int | None
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """One that answers from memory where it was asked the same before."""
+
+    remembers: bool
+
+
+def counts(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, counts its queries."""
+    return any(isinstance(m, Counts) for m in model.modules())
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -111,6 +137,10 @@ class Caller:
     model: nn.Module
     settings: Settings
 
+    def __post_init__(self) -> None:
+        if self.settings.lanes > 1 and counts(self.model):
+            object.__setattr__(self, "settings", replace(self.settings, lanes=1))
+
     def __call__(self, z: Inputs) -> Logits:
         n, spare = len(z), -len(z) % self.settings.lanes
         if spare:
@@ -126,7 +156,7 @@ class Caller:
         """The model's answer to z as it is, checked to be logits."""
         try:
             logits = self.model(z)
-        except (torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
+        except (torch.OutOfMemoryError, MemoryError, AdamantError):
             raise
         except Exception as error:
             if out_of_memory(error):

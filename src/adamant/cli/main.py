@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from adamant.cli.mistakes import check_command, sentence
-from adamant.errors import AdamantError, InputError
+from adamant.errors import AdamantError, InputError, Spent
 
 
 def _members() -> dict[str, Any]:
@@ -105,10 +105,13 @@ def main(args: list[str] | None = None) -> None:
             raise
         errors.print(f"adamant: {' '.join(str(error).split())}", style="red")
         code = 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         goes_on = hasattr(command, "resume")
         kept = "What was finished is kept; the same command with --resume goes on."
-        errors.print(f"adamant: stopped. {kept if goes_on else 'Start it again when you like.'}")
+        why = str(stop) if isinstance(stop, Spent) else getattr(stop, "why", "")
+        errors.print(
+            f"adamant: stopped{f': {why}' if why else ''}. {kept if goes_on else 'Start it again when you like.'}"
+        )
         code = 130
     sys.exit(code)
 

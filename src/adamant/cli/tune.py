@@ -163,7 +163,7 @@ class Tune(Source):
         one, into = self.load_model(data), self.load_model(data)
         other = load_model(
             str(self.to), arch=self.arch, shape=tuple(data.x.shape[1:]), classes=len(data.classes), mean=self.mean,
-            std=self.std,
+            std=self.std, trust=self.trust,
         ).to(runs.device_of(one))  # fmt: skip
         some = data.x[:2048].to(runs.device_of(one))
         for place in range(self.points):

@@ -76,7 +76,9 @@ def _named(spec: str, ask: Ask) -> nn.Module:
             return door.open(spec, ask)
     if FORM.fullmatch(spec):
         return _held(imported(spec, lambda held: opener(held) is not None), ask, of=f"{spec}()")
-    forms = f"a file or a name ({', '.join(door.form for door in NAMES)}), package.module:callable, or a model"
+    forms = (
+        f"a file or a name ({', '.join(door.form for door in NAMES if door.form)}), package.module:callable, or a model"
+    )
     if Path(spec).exists():
         raise InputError(f"{spec} is not a kind of file that adamant reads; give {forms}.")
     near = difflib.get_close_matches(spec, [e.name for e in ZOO], n=1, cutoff=0.6)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from adamant.errors import InputError
 from adamant.models.architecture import Architecture, from_json
 from adamant.models.ask import Ask
 from adamant.models.importable import FORM, imported
 from adamant.models.state import fit, read_safetensors, read_torch
-from adamant.models.torchvision import build_torchvision
-from adamant.models.wrap import Normalised
+from adamant.models.timm import build_timm, prepare_timm
+from adamant.models.torchvision import build_torchvision, preparation_of
+from adamant.models.wrap import Normalised, normalised
 from adamant.models.zoo import build
 
 WEIGHTS = (".safetensors", ".pt", ".pth")
@@ -34,6 +35,8 @@ def load_weights(spec: str, ask: Ask) -> nn.Module:
         )
     if ask.arch.startswith("torchvision:"):
         net = build_torchvision(ask.arch.removeprefix("torchvision:"), ask.classes)
+    elif ask.arch.startswith("timm:"):
+        net = build_timm(ask.arch.removeprefix("timm:"), ask.classes)
     else:
         net = _network(ask.arch, ask, why=f"{ask.arch} is built to measure")
     fit(net, tensors, path=path, arch=ask.arch)
@@ -75,16 +78,30 @@ def _network(arch: str, ask: Ask, *, why: str) -> nn.Module:
 
 
 def load_torchvision(spec: str, ask: Ask) -> nn.Module:
-    """A network of torchvision with weights from a file."""
-    name, at, weights = spec.removeprefix("torchvision:").partition("@")
+    """A network of torchvision with weights from a file; with torchvision's own head, its mean and std are inside."""
+    name, path, tensors = named_weights(spec, "torchvision:")
+    net = build_torchvision(name, ask.classes)
+    fit(net, tensors, path=path, arch=f"torchvision:{name}")
+    known = None if ask.mean or ask.classes is not None else preparation_of(name)
+    return normalised(net, *known, of="torchvision") if known else net
+
+
+def load_timm(spec: str, ask: Ask) -> nn.Module:
+    """A network of timm with weights from a file, and timm's mean and std inside."""
+    name, path, tensors = named_weights(spec, "timm:")
+    net = build_timm(name, ask.classes)
+    fit(net, tensors, path=path, arch=f"timm:{name}")
+    return prepare_timm(net, ask)
+
+
+def named_weights(spec: str, prefix: str) -> tuple[str, Path, dict[str, Tensor]]:
+    """The network's name, the file and its tensors in "PREFIX:NAME@WEIGHTS"; raises InputError without a local file."""
+    name, at, weights = spec.removeprefix(prefix).partition("@")
     path = Path(weights)
     if not at or path.suffix not in WEIGHTS or not path.is_file():
         what = f"the file {weights!r} is not there or is no weights file" if at else "it names no weights"
         raise InputError(
-            f"{spec}: {what}; adamant downloads nothing, so give a local file: torchvision:{name}@weights.safetensors "
+            f"{spec}: {what}; adamant downloads nothing, so give a local file: {prefix}{name}@weights.safetensors "
             "(or .pth, a state dict)."
         )
-    tensors = read_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)
-    net = build_torchvision(name, ask.classes)
-    fit(net, tensors, path=path, arch=f"torchvision:{name}")
-    return net
+    return name, path, read_safetensors(path)[0] if path.suffix == ".safetensors" else read_torch(path)

@@ -66,7 +66,7 @@ def answers(model, x):
 
 
 def fitted(model, steps=60):
-    """The same model, a little trained in Keras' own words where it can be: its weights are set from torch."""
+    """The model as a torch module, both a little trained."""
     held = am.load_model(model)
     optimizer = torch.optim.Adam(held.parameters(), 0.02)
     train = am.load_data("digits", split="train")
@@ -75,4 +75,5 @@ def fitted(model, steps=60):
         optimizer.zero_grad()
         F.cross_entropy(held(train.x[rows]), train.y[rows]).backward()
         optimizer.step()
-    return held.receive()
+    held.receive()
+    return held

@@ -16,6 +16,7 @@ from typing import Any, cast
 from adamant.errors import InputError, MissingExtraError, ModelError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_WEIGHTS = "model.weights.h5"
 _CODE = ("Lambda", "__lambda__")
 # What Keras 2 wrote of a layer and Keras 3 does not take; "groups" was always one.
 _GONE = {
@@ -41,12 +42,8 @@ class Described:
     path: Path
     zipped: bool  # a .keras archive; else HDF5, whatever its suffix
     version: str
-    config: dict[str, Any]  # without how it was trained
-
-    @property
-    def legacy(self) -> bool:
-        """Whether Keras 2, or one before it, wrote the file."""
-        return self.version.partition(".")[0] in ("", "0", "1", "2")
+    legacy: bool  # by one before Keras 3
+    config: dict[str, Any]  # in the words of Keras 3, without how the model was trained
 
     def classes(self) -> Iterator[tuple[str, str]]:
         """Every class that the model is made of, by module and name; the module is "" where none is named."""
@@ -90,7 +87,7 @@ def _of_archive(path: Path) -> Described:
         raise InputError(
             f"{path} is an archive, but not one of Keras ({error}): save the model with model.save('model.keras')."
         ) from error
-    return Described(path=path, zipped=True, version=version, config=config)
+    return _told(path, version, config, zipped=True)
 
 
 def _of_hdf5(path: Path) -> Described:
@@ -101,7 +98,13 @@ def _of_hdf5(path: Path) -> Described:
             f"{path} holds weights alone, without the model that they belong to: build it in Python, call "
             "model.load_weights, and name the function that does so: package.module:function."
         )
-    return Described(path=path, zipped=False, version=_text(version or ""), config=json.loads(_text(text)))
+    return _told(path, _text(version or ""), json.loads(_text(text)), zipped=False)
+
+
+def _told(path: Path, version: str, config: dict[str, Any], *, zipped: bool) -> Described:
+    legacy = version.partition(".")[0] in ("", "0", "1", "2")
+    config = _modern(config) if legacy else config
+    return Described(path=path, zipped=zipped, version=version, legacy=legacy, config=config)
 
 
 def h5py() -> Any:
@@ -118,7 +121,7 @@ def readable(held: Described) -> Generator[Path]:
     if not held.legacy:
         yield held.path
         return
-    words = json.dumps(_modern(held.config))
+    words = json.dumps(held.config)
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"model{'.keras' if held.zipped else '.h5'}"
         if held.zipped:
@@ -132,23 +135,21 @@ def readable(held: Described) -> Generator[Path]:
 
 def _copy(path: Path, to: Path, words: str) -> None:
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, words if name == "config.json" else old.read(name))
-        with TemporaryDirectory() as folder:
-            weights = Path(old.extract("model.weights.h5", folder))
-            with h5py().File(weights, "r+") as file:
-                if not _renamed(file):
-                    return
-            new.write(weights, "model.weights.h5")
+        new.writestr("metadata.json", old.read("metadata.json"))
+        new.writestr("config.json", words)
+        weights = Path(old.extract(_WEIGHTS, to.parent))
+        with h5py().File(weights, "r+") as file:
+            _rename(file)
+        new.write(weights, _WEIGHTS)
 
 
-def _renamed(group: Any) -> bool:
-    """Put the weights of layers where Keras 3 looks for them; whether anything was to be done."""
-    found = "_layer_checkpoint_dependencies" in group
-    if found:
+def _rename(group: Any) -> None:
+    """Put the weights of layers where Keras 3 looks for them: before TensorFlow 2.16 they were elsewhere."""
+    if "_layer_checkpoint_dependencies" in group:
         group.move("_layer_checkpoint_dependencies", "layers")
-    inside = [_renamed(held) for held in group.values() if hasattr(held, "values")]
-    return found or any(inside)
+    for held in group.values():
+        if hasattr(held, "values"):
+            _rename(held)
 
 
 def _modern(node: Any) -> Any:
