@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 _TRAINING = ("training", "train", "is_training")
 _PREDICTING = ("deterministic", "use_running_average", "inference")
 
 
 def takes(model: Any) -> frozenset[str]:
-    """The names of the arguments of a callable, or of an object that can be called."""
-    try:
-        return frozenset(inspect.signature(model).parameters)
-    except (TypeError, ValueError):
-        return frozenset()
+    """The names of the arguments of a callable; of a layer of Keras, whose call takes anything, those of its `call`."""
+    found: set[str] = set()
+    for function in (model, getattr(model, "call", None)):
+        with contextlib.suppress(TypeError, ValueError):
+            found |= set(inspect.signature(cast(Any, function)).parameters)
+    return frozenset(found)
 
 
 def mode_words(model: Any) -> Callable[[bool], dict[str, bool]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 from torch import Tensor
@@ -15,9 +16,9 @@ from adamant.models.foreign.tensorflow import tensorflow, to_tensorflow, to_torc
 class VariableFunction:
     """`raw(x, *more)` of a function that reads `variables`; it is given `(x, *values of the variables, *more)`.
 
-    The values are assigned before every call: torch's are the truth, and whatever the function does to its variables
-    lasts until the next call. A tape keeps what the way back needs, so that the function runs once, with one mask of
-    dropout and one step of its statistics. Derivatives of the derivative run it anew.
+    The values are assigned for the time of a call, after which the variables hold what they held. A tape keeps what the
+    way back needs, so that the function runs once, with one mask of dropout and one step of its statistics.
+    Derivatives of the derivative run it anew.
     """
 
     def __init__(
@@ -28,13 +29,16 @@ class VariableFunction:
         self._slopes: dict[tuple[int, ...], VariableFunction] = {}
 
     def __call__(self, *given: Tensor) -> Tensors:
-        return to_torch(self._compiled(*self._placed(given)))
+        with self._placed(given) as inputs:
+            return to_torch(self._compiled(*inputs))
 
     def ahead(self, wanted: tuple[int, ...], *given: Tensor) -> tuple[Tensors, Back]:
         tf = tensorflow()
-        inputs = self._placed(given)
-        some = [self._of(inputs)[i] for i in wanted]
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        with (
+            self._placed(given) as inputs,
+            tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape,
+        ):
+            some = [self._of(inputs)[i] for i in wanted]
             for one in some:
                 tape.watch(one)
             out = tuple(self._compiled(*inputs))
@@ -59,12 +63,18 @@ class VariableFunction:
             self._slopes[wanted] = VariableFunction(slope, self.variables, None)
         return self._slopes[wanted]
 
-    def _placed(self, given: Tensors) -> list[Any]:
-        """Assign what stands for variables, and return the rest."""
+    @contextmanager
+    def _placed(self, given: Tensors) -> Generator[list[Any]]:
+        """Inside, the variables have their values; what is given beside them is handed over."""
         held, n = to_tensorflow(given), len(self.variables)
-        for variable, value in zip(self.variables, held[1 : 1 + n], strict=True):
-            variable.assign(value)
-        return [held[0], *held[1 + n :]]
+        before = [variable.read_value() for variable in self.variables]
+        try:
+            for variable, value in zip(self.variables, held[1 : 1 + n], strict=True):
+                variable.assign(value)
+            yield [held[0], *held[1 + n :]]
+        finally:
+            for variable, value in zip(self.variables, before, strict=True):
+                variable.assign(value)
 
     def _of(self, inputs: Sequence[Any]) -> list[Any]:
         """The inputs as they are counted outside, with the variables in their places."""
