@@ -20,7 +20,7 @@ test: $(VENV)/test.done  ## the fast tests
 	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/bridge
 
 test-bridge: $(VENV)/bridge.done  ## models of Keras, TensorFlow, JAX, ONNX, Hugging Face and others
-	$(BIN)/python -m pytest -n 2 tests/bridge
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests/bridge
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes or need the real data
 	$(BIN)/python -m pytest -m slow --ignore tests/bridge

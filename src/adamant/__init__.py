@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from adamant import attacks
+from adamant import attacks, coexist
 from adamant.access import EOT, NES, SPSA, LabelsOnly, ScoresOnly, WhiteBox
 from adamant.adversary import Outcome, Status
 from adamant.attacks import *  # noqa: F403
@@ -18,17 +18,19 @@ from adamant.variety import Varied
 if TYPE_CHECKING:
     from adamant.api import attack, audit, train
     from adamant.data import load_data
-    from adamant.models import load_model
+    from adamant.models import load_model, save_model
     from adamant.report import write_page
     from adamant.training import recipes
 
 __version__ = "0.1.0"
 
+coexist.watch()
+
 __all__ = [
     "DLR", "EOT", "KL", "L0", "L1", "L2", "NES", "SPSA", "AdamantError", "CrossEntropy", "Features", "Flow",
     "LabelsOnly", "Linf", "Margin", "Margins", "Outcome", "Pasted", "Patch", "Perceptual", "Recolour", "ScoresOnly",
     "Settings", "Spatial", "Status", "Varied", "Wasserstein", "WhiteBox", "attack", "audit", "load_data", "load_model",
-    "recipes", "train", "write_page",
+    "recipes", "save_model", "train", "write_page",
 ]  # fmt: skip
 __all__ += attacks.__all__
 
@@ -39,6 +41,7 @@ _LATER = {
     "train": "adamant.api",
     "load_data": "adamant.data",
     "load_model": "adamant.models",
+    "save_model": "adamant.models",
     "write_page": "adamant.report",
     "recipes": "adamant.training",
 }

@@ -20,14 +20,14 @@ from adamant.data import DataSet, Mix, Stream, split
 from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
-from adamant.models import as_logits
+from adamant.models import as_logits, module_of
 from adamant.random import Rng
 from adamant.threats import Parametric, Projectable
 
 
 def attack(
     attack: Attack | Composite,
-    model: nn.Module,
+    model: Any,
     x: Inputs,
     y: Labels,
     threat: Projectable | Parametric,
@@ -39,16 +39,17 @@ def attack(
 ) -> Outcome:
     """Attack each row of x (n, *d) with labels y (n,), untargeted, or toward `target` (n,).
 
+    The model is a torch module that returns logits, or a model of another framework (see `load_model`).
     Raises InputError, ModelError or AccessError, each with a sentence that says what to do.
     """
     y = _labels("y", y, len(x))
     goal = Untargeted(y) if target is None else Targeted(y, _labels("target", target, len(x)))
     rng = Rng.of(seed, len(x))
-    return run(attack, model, x, goal, threat, access=access, rng=rng, settings=settings)
+    return run(attack, module_of(model), x, goal, threat, access=access, rng=rng, settings=settings)
 
 
 def audit(
-    model: nn.Module,
+    model: Any,
     data: DataSet | Stream | tuple[Tensor, Tensor],
     threat: Projectable,
     *,
@@ -64,6 +65,7 @@ def audit(
     `standard_v1`, or `scores_v1` and `labels_v1` for models that show no more.
     """
     held = _data_set(*data) if isinstance(data, tuple) else data
+    name, model = type(model).__name__, module_of(model)
     if not len(held.y):
         raise InputError("The data hold no rows: nothing can be audited.")
     some = held.x[:16]
@@ -79,7 +81,6 @@ def audit(
     identity = evaluation.identify(order, logits, held)
     found = evaluation.audit(logits, held, order, folder=Path(out) if out else None, identity=identity)
     if out:
-        name = type(model).__name__
         story = runs.Story(
             name=name,
             model=runs.facts_of_model(name, model, notes),
@@ -111,7 +112,7 @@ def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     data: DataSet | Mix,
     recipe: training.Recipe,
     threat: Projectable,
@@ -122,7 +123,9 @@ def train(
 ) -> nn.Module:
     """A hardened copy of the model; the one given stays as it is. Without validation data, a tenth is set aside.
 
-    Of a `Mix`, the generated rows take their share of every batch; the tenth comes from the real ones.
+    Of a model of another framework it is a torch module whose `receive()` gives that framework's object, hardened, and
+    which `save_model` writes as a file of that framework. Of a `Mix`, the generated rows take their share of every
+    batch; the tenth comes from the real ones.
     """
     plan, extra = plan or training.Plan(), None
     if isinstance(data, Mix):
@@ -130,7 +133,7 @@ def train(
         plan, extra, data = replace(plan, extra=data.share), data.generated, data.real
     if validation is None:
         data, validation = split(data, 0.1, seed)
-    hardened = copy.deepcopy(model)
+    hardened = copy.deepcopy(module_of(model))
     job = training.Job(
         model=hardened,
         data=data,

@@ -20,13 +20,19 @@ def write_whole(path: Path, content: bytes | str) -> None:
 @contextlib.contextmanager
 def whole(path: Path) -> Generator[BinaryIO]:
     """A file to write into, piece by piece, that appears under its name when all is on the disk."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with renamed(path) as unfinished, unfinished.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def renamed(path: Path) -> Generator[Path]:
+    """Another name of the same suffix, for others to write to; the file gets its own name when they are done."""
+    unfinished = path.with_name(f".tmp.{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield unfinished
         unfinished.replace(path)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}; choose another place.") from error

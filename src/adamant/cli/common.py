@@ -115,12 +115,15 @@ class Source(Data):
     """Which model and which data."""
 
     model: Annotated[str | None, tyro.conf.Positional] = None
-    """A file (.pt2, .safetensors, .pt state dict), zoo:NAME, torchvision:NAME@FILE or package.module:callable."""
+    """A file (.pt2, .safetensors, .pt state dict, .keras, .h5), zoo:NAME, torchvision:NAME@FILE or
+    package.module:callable."""
     arch: str | None = None
     """For a file of weights alone: zoo:NAME or package.module:callable."""
     mean: tuple[float, ...] | None = None
     """Normalisation that the model expects, one number per channel; it is put inside the model."""
     std: tuple[float, ...] | None = None
+    trust: bool = False
+    """Let a model's file run code that it carries, such as the lambda layers of Keras."""
 
     def load(self, split: str | None = None) -> tuple[nn.Module, DataSet]:
         """The model on its device, and the data."""
@@ -139,6 +142,7 @@ class Source(Data):
             classes=len(data.classes),
             mean=self.mean,
             std=self.std,
+            trust=self.trust,
         )
         device = self.device or of_this_process()
         return model.to(device) if device else model

@@ -16,6 +16,7 @@ from adamant.data import DataSet, load_data
 from adamant.errors import InputError
 from adamant.files import make_folder
 from adamant.models import Architecture, Normalised, as_logits, save_model
+from adamant.models.save import suffix_of
 from adamant.runtime import to_mlflow, to_tensorboard
 from adamant.runtime.log import Reader
 from adamant.shards import Shard
@@ -25,6 +26,7 @@ from adamant.training.forecast import forecast
 from adamant.training.views import Layered, leaves
 from adamant.values import brief
 
+_OWN = ".safetensors"
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")
 
 
@@ -97,6 +99,11 @@ class Train(Source):
         extra = load_data(self.extra_data, split=self.split, data_dir=self.data_dir) if self.extra_data else None
         if str(self.model).startswith("zoo:") and any(isinstance(leaf, Layered) for leaf in leaves(recipe.outer)):
             initialise_for_bounds(raw, self.seed)  # the weights of ordinary training bound nothing
+        if suffix_of(raw) != _OWN and self.mean:
+            raise InputError(
+                f"The hardened model is saved as {suffix_of(raw)}, which holds no mean and std of adamant's: put the "
+                "normalisation into the model as a layer, and leave out --mean and --std."
+            )
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
         me = self if shard.first else replace(self, quiet=True)
         job = Job(
@@ -136,8 +143,8 @@ class Train(Source):
         self, folder: Path, raw: nn.Module, notes: tuple[str, ...], job: Job, report: Report, data: DataSet
     ) -> None:
         """The model, the run folder, and the last words."""
-        architecture = self._architecture(raw, data.x.shape[1:], len(data.classes))
-        save_model(raw, folder / "model.safetensors", architecture=architecture)
+        path = folder / f"model{suffix_of(raw)}"
+        save_model(raw, path, architecture=self._architecture(raw, data.x.shape[1:], len(data.classes)))
         config = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_CONFIG}
         story = runs.Story(
             name=self.name or f"{self.model}, {job.recipe.name}",
@@ -160,7 +167,7 @@ class Train(Source):
             f"{report.seconds:.0f} s. Seed {self.seed}.",
             soft_wrap=True,
         )
-        self.console.print(f"Model: {folder / 'model.safetensors'}  Report: {folder / 'report.html'}", soft_wrap=True)
+        self.console.print(f"Model: {path}  Report: {folder / 'report.html'}", soft_wrap=True)
 
     def _architecture(self, raw: nn.Module, shape: tuple[int, ...], classes: int) -> Architecture:
         name = self.arch or str(self.model)

@@ -24,6 +24,7 @@ from adamant.errors import InputError, RunError
 from adamant.evaluation import QUICK, Order, audit
 from adamant.files import make_folder, write_whole
 from adamant.models import Architecture, as_logits, load_model, save_model
+from adamant.models.save import suffix_of
 from adamant.report.tuning import write_tuning_page
 from adamant.threats import Projectable
 from adamant.training import Job, Plan, fit
@@ -139,16 +140,17 @@ class Tune(Source):
                     report = fit(job)
                 shape, classes = tuple(data.x.shape[1:]), len(data.classes)
                 name = self.arch or str(self.model)
+                saved = place / f"model{suffix_of(raw)}"
                 save_model(
                     raw,
-                    place / "model.safetensors",
+                    saved,
                     architecture=Architecture(
                         name=name, shape=shape, classes=classes, mean=self.mean or (), std=self.std or ()
                     ),
                 )
                 known = {
                     "values": values, "label": label, **self._judged(model, judges, threat),
-                    "seconds": round(report.seconds, 2), "model": str(place / "model.safetensors"),
+                    "seconds": round(report.seconds, 2), "model": str(saved),
                 }  # fmt: skip
             done.append(known)
             write_whole(path, json.dumps(done))
@@ -161,7 +163,7 @@ class Tune(Source):
         one, into = self.load_model(data), self.load_model(data)
         other = load_model(
             str(self.to), arch=self.arch, shape=tuple(data.x.shape[1:]), classes=len(data.classes), mean=self.mean,
-            std=self.std,
+            std=self.std, trust=self.trust,
         ).to(runs.device_of(one))  # fmt: skip
         some = data.x[:2048].to(runs.device_of(one))
         for place in range(self.points):

@@ -14,6 +14,7 @@ from torch import nn
 
 from adamant.models.ask import Ask
 from adamant.models.exported import load_exported
+from adamant.models.foreign import jax_models, keras, tensorflow_models
 from adamant.models.http import load_endpoint
 from adamant.models.huggingface import open_huggingface
 from adamant.models.onnx import open_onnx
@@ -48,12 +49,20 @@ NAMES: tuple[Door, ...] = (
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(".onnx", _ends(".onnx"), open_onnx),
     Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
+    Door(", ".join(keras.SUFFIXES), _ends(*keras.SUFFIXES), keras.load_keras),
+    Door("the folder of a SavedModel", tensorflow_models.is_saved, tensorflow_models.load_saved),
     Door("", _ends(*PICKLES), refuse_pickle),
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
 # so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
 OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
+    ("keras", keras.host),  # first: on TensorFlow it is one of that as well
+    ("tf_keras", tensorflow_models.host),
+    ("tensorflow", tensorflow_models.host),
+    ("flax", jax_models.host),
+    ("equinox", jax_models.host),
+    ("jaxlib", jax_models.host),
     ("xgboost", load_xgboost),
     ("lightgbm", load_lightgbm),
     ("sklearn", load_estimator),

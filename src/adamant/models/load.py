@@ -44,6 +44,11 @@ def load_model(
     return Normalised(net, ask.mean, ask.std).eval() if ask.mean or ask.std else net
 
 
+def module_of(model: Any) -> nn.Module:
+    """A model object of any framework that adamant knows as a torch module; one of torch is as it was."""
+    return _held(model, Ask())
+
+
 def _evaluating(net: nn.Module) -> nn.Module:
     try:
         return net.eval()

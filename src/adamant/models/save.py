@@ -1,53 +1,93 @@
-"""save_model: weights and the words to rebuild them, in one safetensors file that appears whole or not at all."""
+"""save_model: a file that `load_model` reads, and that appears whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import safetensors.torch
 import torch
 from torch import nn
 
 from adamant.errors import InputError, ModelError
-from adamant.files import write_whole
+from adamant.files import renamed, write_whole
 from adamant.models.architecture import Architecture, to_json
 from adamant.models.state import KEY
 from adamant.models.wrap import WRAPPERS, Normalised
 from adamant.models.zoo import ZOO, outline
 
 
-def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: Architecture) -> None:
-    """Write the model's weights and its architecture to a .safetensors file that `load_model` reads without `arch`.
+@runtime_checkable
+class Saves(Protocol):
+    """A module that writes itself, as a file of the framework that it comes from."""
 
-    The modules that adamant put around the model (normalisation, logits) are taken off: loading puts them on again.
-    Raises `InputError` where the architecture names another normalisation than the model's or the path does not end in
-    .safetensors, `ModelError` where the weights are not those of the zoo network it names, `RunError` where the disk
+    @property
+    def suffix(self) -> str:
+        """Of that file."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write it to this path, which ends in the suffix."""
+        ...
+
+
+def suffix_of(model: nn.Module) -> str:
+    """What the path of a saved model ends in."""
+    held = bare(model)
+    return held.suffix if isinstance(held, Saves) else ".safetensors"
+
+
+def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: Architecture | None = None) -> None:
+    """Write a file that `load_model` reads: of weights and their architecture, or of the model's own framework.
+
+    A torch module becomes a .safetensors file with its architecture, so that it is loaded without `arch`; a model of
+    another framework a file of that framework, which needs no adamant to be loaded. The modules that adamant put
+    around the model (normalisation, logits) are taken off: loading puts them on again.
+    Raises `InputError` where the architecture is missing, or names another normalisation than the model's, or the path
+    ends otherwise, `ModelError` where the weights are not those of the zoo network it names, `RunError` where the disk
     refuses.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"A model is saved as .safetensors, not as {path.name!r}; end the path in .safetensors.")
-    net = _bare(model, architecture)
+    path, suffix, held = Path(path), suffix_of(model), bare(model)
+    if path.suffix != suffix:
+        raise InputError(f"This model is saved as {suffix}, not as {path.name!r}; end the path in {suffix}.")
+    if isinstance(held, Saves):
+        with renamed(path) as unfinished:
+            held.save(unfinished)
+        return
+    if architecture is None:
+        raise InputError(
+            "A torch module is saved with what builds it again: save_model(model, path, "
+            'architecture=Architecture(name="package.module:callable", shape=..., classes=...)).'
+        )
+    net = _normalised_as(model, architecture)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     _check_weights(net, architecture)
     # One entry only: safetensors writes several in an order of its own, and equal models are to be equal files.
     write_whole(path, safetensors.torch.save(tensors, metadata={KEY: to_json(architecture)}))
 
 
-def _bare(model: nn.Module, architecture: Architecture) -> nn.Module:
+def bare(model: nn.Module) -> nn.Module:
+    """The model without what adamant put around it."""
+    while isinstance(model, (*WRAPPERS, Normalised)):
+        model = model.net
+    return model
+
+
+def _normalised_as(model: nn.Module, architecture: Architecture) -> nn.Module:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    while isinstance(model, (*WRAPPERS, Normalised)):
-        if isinstance(model, Normalised):
-            mean, std = tuple(model.mean.tolist()), tuple(model.std.tolist())
-        model = model.net
+    held = model
+    while isinstance(held, (*WRAPPERS, Normalised)):
+        if isinstance(held, Normalised):
+            mean, std = tuple(held.mean.tolist()), tuple(held.std.tolist())
+        held = held.net
     if not (_close(mean, architecture.mean) and _close(std, architecture.std)):
         raise InputError(
             f"The model is normalised with mean {mean} and std {std}, and its architecture says mean "
             f"{architecture.mean} and std {architecture.std}; save it with Architecture(..., mean={mean}, std={std})."
         )
-    return model
+    return held
 
 
 def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

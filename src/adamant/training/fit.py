@@ -10,7 +10,7 @@ import torch
 from torch import distributed, nn
 
 from adamant.adversary import Status
-from adamant.calling import untouched
+from adamant.calling import hosting, untouched
 from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
@@ -51,7 +51,7 @@ def fit(job: Job) -> Report:
         folder=job.folder, resume=job.resume, save_every=job.plan.save_every, watch=job.watch, readers=job.readers,
         shard=shard,
     )  # fmt: skip
-    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), hosting(job.model):
         report = drive(_Hardening(Forge.of(job, shard)), upkeep, patience=job.plan.patience)
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]

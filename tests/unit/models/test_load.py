@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,15 @@ def test_without_torchvision_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(MissingExtraError, match=r"pip install adamant\[torchvision\]"):
         load_model(f"torchvision:resnet18@{tmp_path / 'm.safetensors'}")
+
+
+def test_without_keras_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as made:
+        made.writestr("config.json", '{"class_name": "Sequential", "config": {}}')
+        made.writestr("metadata.json", '{"keras_version": "3.10.0"}')
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(MissingExtraError, match=r"pip install adamant\[keras\]"):
+        load_model(tmp_path / "m.keras")
 
 
 @pytest.mark.parametrize("tail", ["", "@", "@gone.pth", "@gone"])

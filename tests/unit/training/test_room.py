@@ -580,4 +580,4 @@ def test_a_full_disk_is_a_sentence_and_the_checkpoint_stays(tmp_path, monkeypatc
     with pytest.raises(RunError, match=r"cannot be written: No space left on device"):
         fit(job(folder=tmp_path))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
-    assert not list(tmp_path.glob(".*tmp"))
+    assert not list(tmp_path.glob(".tmp*"))

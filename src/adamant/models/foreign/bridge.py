@@ -57,7 +57,7 @@ class _Call(torch.autograd.Function):
             found = ctx.back(slopes)
         every: list[Tensor | None] = [None] * len(given)
         for place, slope in zip(ctx.wanted, found, strict=True):
-            every[place] = slope
+            every[place] = slope.to(given[place].device)
         return (None, *every)
 
 

@@ -1,4 +1,4 @@
-"""JAX functions for the bridge: the one file that imports jax."""
+"""JAX functions for the bridge: the one file that imports jax, and what is written on top of it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from adamant.models.foreign.bridge import Back, Tensors, lent, returned
 
 def jax() -> Any:
     """The framework; raises MissingExtraError where it is not installed."""
+    return module_of("jax")
+
+
+def module_of(name: str) -> Any:
+    """A module of JAX or of a library on top of it; raises MissingExtraError where it is not installed."""
     try:
-        return cast(Any, import_module("jax"))
+        return cast(Any, import_module(name))
     except ImportError as error:
-        raise MissingExtraError(f"This model needs JAX ({error}): pip install adamant[jax].") from error
+        raise MissingExtraError(f"This model needs {name} ({error}): pip install adamant[jax].") from error
 
 
 @final
@@ -32,18 +37,18 @@ class JaxFunction:
         self._slopes: dict[tuple[int, ...], JaxFunction] = {}
 
     def __call__(self, *given: Tensor) -> Tensors:
-        return _torch(self._compiled(*_jax(given)))
+        return to_torch(self._compiled(*to_jax(given)))
 
     def ahead(self, wanted: tuple[int, ...], *given: Tensor) -> tuple[Tensors, Back]:
         if wanted not in self._ways:
             self._ways[wanted] = self._way(wanted)
         forward, backward = self._ways[wanted]
-        smooth, state, pull = forward(*_jax(given))
+        smooth, state, pull = forward(*to_jax(given))
 
         def back(slopes: Tensors) -> Tensors:
-            return _torch(backward(pull, _jax(slopes)))
+            return to_torch(backward(pull, to_jax(slopes)))
 
-        return _torch((*smooth, *state)), back
+        return to_torch((*smooth, *state)), back
 
     def slope(self, wanted: tuple[int, ...], count: int) -> JaxFunction:
         def slope(*both: Any) -> tuple[Any, ...]:
@@ -82,10 +87,12 @@ class JaxFunction:
         return part
 
 
-def _jax(tensors: Tensors) -> tuple[Any, ...]:
+def to_jax(tensors: Tensors) -> tuple[Any, ...]:
+    """torch's tensors as arrays of JAX, without a copy where the memory allows."""
     take = jax().numpy.from_dlpack
     return tuple(take(lent(t)) for t in tensors)
 
 
-def _torch(arrays: Any) -> Tensors:
+def to_torch(arrays: Any) -> Tensors:
+    """Arrays of JAX as torch's own tensors."""
     return tuple(returned(torch.from_dlpack(a)) for a in jax().block_until_ready(tuple(arrays)))

@@ -32,16 +32,16 @@ class TensorFlowFunction:
         self._slopes: dict[tuple[int, ...], TensorFlowFunction] = {}
 
     def __call__(self, *given: Tensor) -> Tensors:
-        return _torch(self._compiled(*_tf(given)))
+        return to_torch(self._compiled(*to_tensorflow(given)))
 
     def ahead(self, wanted: tuple[int, ...], *given: Tensor) -> tuple[Tensors, Back]:
-        held = _tf(given)
+        held = to_tensorflow(given)
         key = (wanted, tuple((t.dtype, t.shape[1:] if i == 0 else t.shape) for i, t in enumerate(held)))
         if key not in self._ways:
             self._ways[key] = self._way(wanted, held)
         forward, backward = self._ways[key]
         out, kept = forward(held)
-        return _torch(out), lambda slopes: _torch(backward(kept, _tf(slopes)))
+        return to_torch(out), lambda slopes: to_torch(backward(kept, to_tensorflow(slopes)))
 
     def slope(self, wanted: tuple[int, ...], count: int) -> TensorFlowFunction:
         def slope(*both: Any) -> Sequence[Any]:
@@ -52,12 +52,8 @@ class TensorFlowFunction:
         return self._slopes[wanted]
 
     def _pulled(self, wanted: tuple[int, ...], given: Sequence[Any], slopes: Sequence[Any]) -> list[Any]:
-        tf = tensorflow()
-        some = [given[i] for i in wanted]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(some)
-            out = tuple(self.raw(*given))[: self.smooth]
-        return tape.gradient(out, some, slopes, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        out = tuple(self.raw(*given))[: self.smooth]
+        return _slopes(out, [given[i] for i in wanted], slopes)
 
     def _way(self, wanted: tuple[int, ...], held: Sequence[Any]) -> tuple[Any, Any]:
         """One graph of the way ahead and back, cut in two where the slopes come in.
@@ -73,20 +69,16 @@ class TensorFlowFunction:
 
         def both(*args: Any) -> Any:
             given, slope = args[:count], args[count:]
-            some = [given[i] for i in wanted]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(some)
-                found = tuple(self.raw(*given))
-            back = tape.gradient(found[:cut], some, slope, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            found = tuple(self.raw(*given))
+            back = _slopes(found[:cut], [given[i] for i in wanted], slope)
             return [tf.identity(o) for o in found], [tf.identity(b) for b in back]
 
         whole = tf.compat.v1.wrap_function(both, [*shapes, *slopes])
         first, second = whole.structured_outputs
-        fed = whole.inputs[:count]
-        late = _after(whole.inputs[count:])
-        kept = _crossing(second, late, set(map(_key, whole.inputs[count:])))
+        fed, slope_in = whole.inputs[:count], whole.inputs[count : count + cut]
+        kept = _crossing(second, _after(slope_in), set(map(_key, slope_in)))
         ahead = whole.prune(fed, [*first, *kept])
-        back = whole.prune([*kept, *whole.inputs[count : count + cut]], list(second))
+        back = whole.prune([*kept, *slope_in], list(second))
         n = len(first)
 
         # A pruned graph runs as it was drawn; inside a function it is optimised first.
@@ -107,19 +99,24 @@ class TensorFlowFunction:
 _CHEAPER_AGAIN = ("MaxPool", "MaxPool3D")
 
 
+def _slopes(out: Sequence[Any], some: Sequence[Any], slopes: Sequence[Any]) -> list[Any]:
+    """By the graph and not by a tape, which does not see operations that were copied from another graph."""
+    tf = tensorflow()
+    zero = tf.UnconnectedGradients.ZERO
+    found = tf.gradients(list(out), list(some), list(slopes), unconnected_gradients=zero)
+    return [tf.convert_to_tensor(slope) for slope in found]
+
+
 def _key(t: Any) -> str:
     return str(t.name)
 
 
 def _after(roots: Sequence[Any]) -> set[str]:
-    """The names of the operations that hang on any of the tensors."""
-    found: set[str] = set()
-    waiting = [op for t in roots for op in t.consumers()]
-    while waiting:
-        op = waiting.pop()
-        if op.name not in found:
+    """The names of the operations that hang on any of the tensors, by what they read or by what they wait for."""
+    found = {t.op.name for t in roots}
+    for op in roots[0].graph.get_operations():  # in the order of their drawing: nothing hangs on what comes later
+        if any(t.op.name in found for t in op.inputs) or any(c.name in found for c in op.control_inputs):
             found.add(op.name)
-            waiting += [after for t in op.outputs for after in t.consumers()]
     return found
 
 
@@ -140,10 +137,12 @@ def _crossing(ends: Sequence[Any], late: set[str], roots: set[str]) -> list[Any]
     return list(kept.values())
 
 
-def _tf(tensors: Tensors) -> list[Any]:
+def to_tensorflow(tensors: Tensors) -> list[Any]:
+    """torch's tensors as TensorFlow's, without a copy where the memory allows."""
     take = tensorflow().experimental.dlpack.from_dlpack
     return [take(lent(t).__dlpack__()) for t in tensors]
 
 
-def _torch(found: Sequence[Any]) -> Tensors:
+def to_torch(found: Sequence[Any]) -> Tensors:
+    """TensorFlow's tensors as torch's own."""
     return tuple(returned(torch.from_dlpack(t)) for t in found)
