@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
@@ -15,6 +13,7 @@ from adamant._types import Inputs, Logits, Scores
 from adamant.adversary import Attack
 from adamant.engine import perturb
 from adamant.errors import InputError
+from adamant.files import sha256
 from adamant.goals import Diverge
 from adamant.models.load import load_model
 from adamant.threats import Projectable
@@ -40,19 +39,12 @@ class Teacher:
     @property
     def digest(self) -> str:
         """The sha256 of the file."""
-        path = Path(self.path)
         try:
-            about = path.stat()
+            return sha256(self.path)
         except OSError:
             raise InputError(
                 f"There is no teacher at {self.path}: give the file of a robust model, Teacher('robust.safetensors')."
             ) from None
-        return _digest(self.path, about.st_mtime_ns, about.st_size)
-
-
-@lru_cache(maxsize=8)
-def _digest(path: str, _changed: int, _size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=2)
