@@ -1,0 +1,16 @@
+"""Every game and every part of one, by the names that they are written with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adamant.training import average
+
+GAMES: tuple[type, ...] = ()
+PARTS: tuple[type, ...] = (*average.CATALOGUE,)
+
+
+def vocabulary() -> dict[str, Any]:
+    """All names that a game may be written with; a game also in lower case."""
+    named = {member.__name__: member for member in (*GAMES, *PARTS)}
+    return {**named, **{member.__name__.lower(): member for member in GAMES}}
