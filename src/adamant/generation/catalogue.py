@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from adamant.access import LabelsOnly, ScoresOnly
+from adamant.generation.advgan import AdvGAN, Distilled, Small
+from adamant.generation.nag import NAG
 from adamant.training import average
 
-GAMES: tuple[type, ...] = ()
-PARTS: tuple[type, ...] = (*average.CATALOGUE,)
+GAMES: tuple[type, ...] = (AdvGAN, NAG)
+PARTS: tuple[type, ...] = (*average.CATALOGUE, Small, Distilled, ScoresOnly, LabelsOnly)
 
 
 def vocabulary() -> dict[str, Any]:

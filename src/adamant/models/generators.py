@@ -21,6 +21,7 @@ from adamant.models.state import fit, read_safetensors
 from adamant.random import Rng
 from adamant.threats import Linf, Projectable
 
+KEY = "adamant.game"  # under which the file of a game says what it is
 LANES = 16
 CHILD = "generator"  # among the networks of a game, and where its file describes it
 
@@ -165,7 +166,7 @@ def load_changes(path: str, like: Tensor, *, wanted: str | None = None) -> Chang
 
 @lru_cache(maxsize=4)
 def _load(path: str, _sha256: str, device: str, dtype: torch.dtype) -> Changes:
-    tensors, text = read_safetensors(Path(path), "adamant.game")
+    tensors, text = read_safetensors(Path(path), KEY)
     try:
         held = cast(dict[str, Any], json.loads(text or "{}"))[CHILD]
         outline = Outline(**{**held, "shape": tuple(int(side) for side in held["shape"])})
