@@ -67,7 +67,9 @@ class NAG:
                 ask(model, changed(generator, turn.x, threat, u)) for u in (noise, noise.roll(1, 0))
             )
             fooling = (leave(logits, goal, self.confidence) + leave(others, goal, self.confidence)).mean() / 2
-            sameness = alike(logits, others).mean()
+            with torch.no_grad():
+                before = ask(model, turn.x)
+            sameness = alike(logits - before, others - before).mean()
             turn.descend("generator", fooling + self.diversity * sameness)
         return {"adversarial": fooling.detach(), "sameness": sameness.detach()}
 

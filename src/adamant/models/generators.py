@@ -23,6 +23,7 @@ from adamant.threats import Linf, Projectable
 
 KEY = "adamant.game"  # under which the file of a game says what it is
 LANES = 16
+_STEEP = 3.0
 CHILD = "generator"  # among the networks of a game, and where its file describes it
 
 
@@ -55,7 +56,12 @@ class Changes(nn.Module):
         self.net = _residual(outline) if outline.pictorial else _dense(outline)
 
     def forward(self, source: Tensor) -> Tensor:
-        return self.net(source).tanh().view(-1, *self.outline.shape)
+        v = self.net(source).flatten(1)
+        if self.outline.noise:
+            # One change for all is best at its ends nearly everywhere, and there tanh has no slope left to learn by:
+            # of a fixed length before it, it never gets there.
+            v = _STEEP * v / v.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt()
+        return v.tanh().view(-1, *self.outline.shape)
 
 
 class _Block(nn.Module):
