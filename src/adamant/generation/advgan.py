@@ -5,7 +5,7 @@ What it learns is attacked with by the attack of the same name (`adamant.attacks
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final
 
 import torch
@@ -18,7 +18,7 @@ from adamant.calling import untouched
 from adamant.errors import InputError
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import NonSaturating
-from adamant.generation.nets import DCGAN, Dense
+from adamant.generation.nets import DCGAN, Dense, Discriminator, fitting
 from adamant.generation.victim import answers, ask, check_victim, errs, goal_of, leave, victim
 from adamant.models.generators import Changes, Outline, build_changes, changed, described
 from adamant.models.init import materialise
@@ -111,10 +111,11 @@ class AdvGAN:
 
     def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
         outline = Outline(shape=shape, wide=self.wide)
-        _, look, features = (DCGAN(wide=self.wide) if outline.pictorial else Dense(wide=64)).parts(shape, 1)
+        nets = fitting(shape)
+        nets = replace(nets, wide=self.wide if isinstance(nets, DCGAN) else 4 * self.wide)
         parts: dict[str, nn.Module] = {
             "generator": build_changes(outline, seed),
-            "discriminator": materialise(lambda: nn.Sequential(look, nn.Linear(features, 1)), seed + 1),
+            "discriminator": materialise(lambda: _critic(nets, shape), seed + 1),
         }
         if self.distilled:
             parts["surrogate"] = build(self.distilled.surrogate, shape=shape, classes=classes, seed=seed + 2)
@@ -134,13 +135,13 @@ class AdvGAN:
         model, threat = victim(turn.material)
         critic, losses = networks.get_submodule("discriminator"), dict[str, Tensor]()
         made = changed(networks.get_submodule("generator"), turn.x, threat)
-        losses["discriminator"] = _REALISM.discriminator(critic(turn.x)[:, 0], critic(made.detach())[:, 0])
+        losses["discriminator"] = _REALISM.discriminator(critic(turn.x), critic(made.detach()))
         turn.descend("discriminator", losses["discriminator"])
         if self.distilled:
             model, losses["surrogate"] = networks.get_submodule("surrogate"), self._distil(networks, turn, made)
         with untouched(model, seed=turn.step):
             losses["adversarial"] = leave(ask(model, made), goal_of(turn.y, self.toward), self.confidence).mean()
-            losses["realism"] = _REALISM.generator(critic(turn.x)[:, 0].detach(), critic(made)[:, 0])
+            losses["realism"] = _REALISM.generator(critic(turn.x).detach(), critic(made))
             loss = losses["adversarial"] + self.realism * losses["realism"]
             if self.small:
                 losses["size"] = self.small(made, turn.x).mean()
@@ -176,3 +177,8 @@ class AdvGAN:
     def outline(self, networks: nn.Module) -> dict[str, Any]:
         """What the file says of the generator, for the attack that asks it."""
         return described(cast(Changes, networks.get_submodule("generator")))
+
+
+def _critic(nets: DCGAN | Dense, shape: Shape) -> Discriminator:
+    _, look, features = nets.parts(shape, 1)
+    return Discriminator(look, features, None, 0)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from adamant.data import DataSet
+from adamant.errors import InputError
+from adamant.generation.judge import Judge
+from adamant.generation.reference import Reference
 from adamant.random import Rng
 from adamant.threats import Projectable
 from adamant.training.average import Average
@@ -27,7 +31,7 @@ class Material:
 
     data: DataSet
     validation: DataSet
-    judge: nn.Module | None = None  # a classifier of this house, whose features measure samples (judge.py)
+    judge: Judge | None = None  # a classifier of this house, whose features measure what is made
     target: nn.Module | None = None  # the model that is attacked, where the game attacks one
     threat: Projectable | None = None  # within which it is attacked
 
@@ -40,6 +44,13 @@ class Material:
     def classes(self) -> int:
         """How many the data know."""
         return len(self.data.classes)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The real rows that made ones are measured against; raises InputError where there is no judge."""
+        if self.judge is None:
+            raise InputError("Nothing can be measured without a judge: give Material(judge=train_judge(data)).")
+        return Reference.of(self.judge, self.data, self.validation)
 
 
 @final

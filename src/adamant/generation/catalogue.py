@@ -6,11 +6,14 @@ from typing import Any
 
 from adamant.access import LabelsOnly, ScoresOnly
 from adamant.generation.advgan import AdvGAN, Distilled, Small
+from adamant.generation.gan import GAN
+from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nag import NAG
-from adamant.training import average
+from adamant.generation.nets import LABELS, NETS
+from adamant.training.average import EMA
 
-GAMES: tuple[type, ...] = (AdvGAN, NAG)
-PARTS: tuple[type, ...] = (*average.CATALOGUE, Small, Distilled, ScoresOnly, LabelsOnly)
+GAMES: tuple[type, ...] = (GAN, AdvGAN, NAG)
+PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA, Small, Distilled, ScoresOnly, LabelsOnly)
 
 
 def vocabulary() -> dict[str, Any]:

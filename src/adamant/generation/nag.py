@@ -39,7 +39,7 @@ class NAG:
     """
 
     confidence: float = 5.0
-    diversity: float = 1.0
+    diversity: float = 5.0
     noise: int = 10  # numbers that a change is drawn from
     rate: float = 1e-3
     wide: int = 16

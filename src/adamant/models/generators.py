@@ -39,8 +39,8 @@ class Outline:
 
     @property
     def pictorial(self) -> bool:
-        """Whether convolutions fit: pictures of 16 pixels or more, whose sides are multiples of four."""
-        return len(self.shape) == 3 and all(side >= 16 and side % 4 == 0 for side in self.shape[1:])
+        """Whether convolutions fit: pictures of 12 pixels or more, whose sides are multiples of four."""
+        return len(self.shape) == 3 and all(side >= 12 and side % 4 == 0 for side in self.shape[1:])
 
 
 @final
