@@ -63,9 +63,7 @@ class NAG:
         generator, goal = networks.get_submodule("generator"), goal_of(turn.y, self.toward)
         noise = turn.rng.fold("change").uniform(self.noise, dtype=turn.x.dtype) * 2 - 1
         with untouched(model, seed=turn.step):
-            logits, others = (
-                ask(model, changed(generator, turn.x, threat, u)) for u in (noise, noise.roll(1, 0))
-            )
+            logits, others = (ask(model, changed(generator, turn.x, threat, u)) for u in (noise, noise.roll(1, 0)))
             fooling = (leave(logits, goal, self.confidence) + leave(others, goal, self.confidence)).mean() / 2
             with torch.no_grad():
                 before = ask(model, turn.x)

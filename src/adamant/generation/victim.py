@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -65,7 +66,9 @@ def ask(model: nn.Module, x: Inputs) -> Logits:
 def answers(material: Material, x: Inputs, access: Access) -> Logits:
     """What the attacked model shows of each row through this access."""
     model, threat = victim(material)
-    view = View(lambda z: ask(model, z), lambda logits: logits[:, 0], threat.clip, threat.free, lambda: Rng.of(0, len(x)))
+    view = View(
+        lambda z: ask(model, z), lambda logits: logits[:, 0], threat.clip, threat.free, lambda: Rng.of(0, len(x))
+    )
     with untouched(model):
         return access.look(view, x, grad=False).logits
 

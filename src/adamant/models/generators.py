@@ -175,7 +175,10 @@ def _load(path: str, _sha256: str, device: str, dtype: torch.dtype) -> Changes:
     tensors, text = read_safetensors(Path(path), KEY)
     try:
         held = cast(dict[str, Any], json.loads(text or "{}"))[CHILD]
-        outline = Outline(**{**held, "shape": tuple(int(side) for side in held["shape"])})
+        outline = Outline(
+            shape=tuple(int(side) for side in held["shape"]), noise=int(held["noise"]), wide=int(held["wide"]),
+            blocks=int(held["blocks"]),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"{path} holds no generator of changes: give the .safetensors file of a learned attack, which "

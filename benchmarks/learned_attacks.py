@@ -1,0 +1,120 @@
+"""Learned attacks on MNIST: what a trained generator breaks, beside PGD-40, and what its answer costs.
+
+python benchmarks/learned_attacks.py advgan --target mnist_lenet5_clean
+python benchmarks/learned_attacks.py advgan --target mnist_cnn_pgd
+python benchmarks/learned_attacks.py advgan --target mnist_lenet5_clean --black-box scores
+python benchmarks/learned_attacks.py nag --target mnist_lenet5_clean
+
+Generators learn on training rows and are chosen on 2000 rows cut from them; test rows are attacked once, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from common import arguments, heading, network, timed
+from PIL import Image
+from torch import Tensor, nn
+
+import adamant as am
+from adamant.adversary import Attack
+from adamant.data import DataSet
+from adamant.engine import run
+from adamant.evaluation.counting import share
+from adamant.generation.advgan import AdvGAN, Distilled, Small
+from adamant.generation.base import Material
+from adamant.generation.fit import Match, Play, fit
+from adamant.generation.nag import NAG
+from adamant.goals import Untargeted
+
+ACCESS = {"scores": am.ScoresOnly(), "labels": am.LabelsOnly()}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("what", choices=("advgan", "nag"))
+    parser.add_argument("--target", default="mnist_lenet5_clean", help="one of the reference networks")
+    parser.add_argument("--black-box", choices=tuple(ACCESS), help="learn on a surrogate, by what the target shows")
+    parser.add_argument("--eps", type=float, default=0.3)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--confidence", type=float, default=5.0)
+    parser.add_argument("--size", type=float, default=0.03, help="weight of the hinge on the size of a change")
+    parser.add_argument("--realism", type=float, default=0.1, help="weight of the discriminator")
+    parser.add_argument("--diversity", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--validate", action="store_true", help="stop before the test rows")
+    parser.add_argument("--out", type=Path, default=Path("runs/learned"))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    heading(f"{asked.what}: {' '.join(f'{k}={v}' for k, v in vars(asked).items() if not isinstance(v, Path))}")
+    learned(asked)
+
+
+def game(asked: argparse.Namespace) -> AdvGAN | NAG:
+    if asked.what == "nag":
+        return NAG(confidence=asked.confidence, diversity=asked.diversity, rate=asked.rate)
+    return AdvGAN(
+        confidence=asked.confidence, realism=asked.realism, small=Small(weight=asked.size), rate=asked.rate,
+        distilled=Distilled(access=ACCESS[asked.black_box]) if asked.black_box else None,
+    )  # fmt: skip
+
+
+def learned(asked: argparse.Namespace) -> None:
+    target, threat = network(asked.target, asked.models_dir), am.Linf(asked.eps)
+    data = am.load_data("mnist", split="train", data_dir=asked.data_dir)
+    validation = am.load_data("mnist", split="val", limit=2000, data_dir=asked.data_dir)
+    material = Material(data=data, validation=validation, target=target, threat=threat)
+    folder = asked.out / f"{asked.what}-{asked.target}-{asked.black_box or 'white'}"
+    steps = 100 if asked.quick else asked.steps
+    began = time.process_time()
+    played = fit(
+        Match(
+            game=game(asked), material=material, seed=asked.seed, folder=folder,
+            play=Play(steps=steps, batch_size=128, measures=max(2, steps // 150)),
+        )
+    )  # fmt: skip
+    print(f"learned in {time.process_time() - began:.0f} CPU s; best at step {played.best_step} of {steps}")
+    for entry in played.measured:
+        print("  " + " ".join(f"{k} {v:.3f}" for k, v in entry.items()), flush=True)
+    if asked.validate:
+        return
+    test = am.load_data("mnist", split="test", limit=1000 if asked.quick else None, data_dir=asked.data_dir)
+    path = str(folder / "game.safetensors")
+    ours: list[Attack] = [am.AdvGAN(generator=path)] if asked.what == "advgan" else [
+        am.NAG(generator=path, steps=0), am.NAG(generator=path)
+    ]  # fmt: skip
+    for attack in (*ours, am.Draws(steps=0), am.PGD(steps=40)):
+        told(attack, target, test, threat, folder)
+
+
+def told(attack: Attack, target: nn.Module, test: DataSet, threat: am.Linf, folder: Path) -> None:
+    """Judge the attack on the test rows, all of which count; the pictures are of the first row of each class."""
+    held: list[am.Outcome] = []
+    clock = timed(lambda: held.append(run(attack, target, test.x, Untargeted(test.y), threat)))
+    out, n = held[0], len(test.y)
+    inside = bool(threat.contains(out.x_adv, test.x).all())
+    found = share(round(out.robust_accuracy * n), n)
+    print(
+        f"{type(attack).__name__}, {attack.steps} steps: accuracy {found['accuracy']:.4f} "
+        f"[{found['low']:.4f}, {found['high']:.4f}] of {n}, all inside the set: {inside}, "
+        f"{1000 * clock.cpu / n:.2f} CPU s per 1000",
+        flush=True,
+    )
+    firsts = torch.stack([(test.y == k).nonzero()[0, 0] for k in range(10)])
+    tiles(torch.stack([test.x[firsts], out.x_adv[firsts]])).save(folder / f"{type(attack).__name__.lower()}.png")
+
+
+def tiles(x: Tensor, scale: int = 2) -> Image.Image:
+    """Rows of grey pictures (rows, columns, 1, h, w) as one."""
+    rows, columns, _, h, w = x.shape
+    whole = x[:, :, 0].permute(0, 2, 1, 3).reshape(rows * h, columns * w)
+    picture = Image.fromarray((whole.clamp(0, 1) * 255).round().byte().numpy())
+    return picture.resize((columns * w * scale, rows * h * scale), Image.Resampling.NEAREST)
+
+
+if __name__ == "__main__":
+    main()
