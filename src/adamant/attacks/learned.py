@@ -51,8 +51,8 @@ class AdvGAN:
 class NAG:
     """Changes drawn from a generator that knows no input: each is tried on all rows, one after another.
 
-    After Mopuri et al., 2018, arXiv:1712.03390. The t-th change is the same whatever the rows and the seed, so each is a
-    universal one. File and `sha256` are as of `AdvGAN`.
+    After Mopuri et al., 2018, arXiv:1712.03390. The t-th change is the same whatever the rows and the seed, so each is
+    a universal one. File and `sha256` are as of `AdvGAN`.
     """
 
     generator: str = "nag.safetensors"

@@ -31,7 +31,7 @@ _REALISM = NonSaturating()
 @final
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """max(0, ||z - x||_2 - bound), the soft hinge on the size of a change: beyond the bound each unit costs the same."""
+    """max(0, ||z - x||_2 - bound), the soft hinge on the size of a change: only what is beyond the bound costs."""
 
     bound: float = 0.0  # L2, in units of the input
     weight: float = 0.03
@@ -43,7 +43,7 @@ class Small:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Distilled:
-    """The model is a black box: a surrogate learns its answers by turns with the generator, which attacks the surrogate.
+    """The model is a black box: a surrogate learns its answers, by turns with the generator, which attacks it.
 
     Dynamic distillation (Xiao et al., 2018, arXiv:1801.02610, 4.3): -sum b(x) log f(x) on the inputs and on the changed
     ones of the moment, b the model's probabilities by `ScoresOnly()`, or its label alone by `LabelsOnly()`. Each step
@@ -55,7 +55,7 @@ class Distilled:
     rate: float = 1e-3
 
     def __call__(self, ours: Logits, said: Tensor) -> Scores:
-        """The cross-entropy of the surrogate's logits against the model's answer (n k), a probability for each class."""
+        """The cross-entropy of the surrogate's logits against the model's answer (n k), probabilities."""
         return -(said * ours.float().log_softmax(1)).sum(1)
 
     def ask(self, networks: nn.Module, material: Material, x: Inputs) -> Tensor:
@@ -82,10 +82,11 @@ class Queries(nn.Module):
 @final
 @dataclass(frozen=True, kw_only=True)
 class AdvGAN:
-    """L = E max(Z_y - max_{j != y} Z_j, -confidence) + realism E sp(-D(z)) + the soft hinge on ||z - x||_2, z = x + G(x).
+    """L = E max(Z_y - max_{j != y} Z_j, -confidence) + realism E sp(-D(z)) + weight E max(0, ||z - x||_2 - bound).
 
-    Xiao et al., 2018, arXiv:1801.02610, with Z the logits of the attacked model (never its probabilities, whose slope
-    vanishes where it is sure), D the discriminator's logit, and z put inside the threat model by its own projection.
+
+    Xiao et al., 2018, arXiv:1801.02610: z = x + G(x), put inside the threat model by its own projection, Z the logits
+    of the attacked model (never its probabilities, whose slope vanishes where it is sure), D the discriminator's logit.
     `toward` is a class that all inputs are to be taken for; None: any wrong one. The model is asked in eval mode, and
     no gradient by its weights is ever computed.
     """
