@@ -24,8 +24,8 @@ from adamant.attacks.catalogue import CATALOGUE, Entry
 from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.knobs import Ramp
 from adamant.training import Plan
-from adamant.training.knobs import Ramp
 from adamant.values import brief
 
 ROOT = Path(__file__).parents[1]

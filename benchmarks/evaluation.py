@@ -31,8 +31,8 @@ from adamant.evaluation import AUTOATTACK, QUICK, STANDARD, STRICT, Suite
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.referee import referee
+from adamant.runtime.knobs import Ramp
 from adamant.training import Plan
-from adamant.training.knobs import Ramp
 
 PLAIN = am.recipes.standard()
 TOUGH = am.recipes.madry(attack=am.PGD(steps=5, rate=0.3), eps=Ramp(until=0.6))

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 import adamant as am
 from adamant.models import build
+from adamant.runtime.knobs import Constant
 from adamant.training import Adam, Job, Plan, fit
-from adamant.training.knobs import Constant
 
 EPS, RATE = 0.1, 1e-3
 STEPS, STEP = 7, 0.03  # of the inner attack, in units of the input

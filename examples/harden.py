@@ -3,8 +3,8 @@
 import adamant as am
 from adamant.evaluation import QUICK
 from adamant.models import build
+from adamant.runtime.knobs import Ramp
 from adamant.training import EMA, Adam, Plan
-from adamant.training.knobs import Ramp
 
 threat = am.Linf(0.15)
 train, validation, test = (am.load_data("digits", split=s) for s in ("train", "val", "test"))

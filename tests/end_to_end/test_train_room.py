@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 import adamant as am
 from adamant.errors import MissingExtraError
-from adamant.training import Plan, Report, to_mlflow, to_tensorboard
+from adamant.runtime import to_mlflow, to_tensorboard
+from adamant.training import Plan, Report
 from adamant.training import fit as fit_job
 
 from .conftest import command

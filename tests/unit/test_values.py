@@ -35,18 +35,19 @@ from adamant.bounds import Intervals, Lines
 from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
+from adamant.runtime import optimizers
+from adamant.runtime.average import EMA
+from adamant.runtime.knobs import Constant, Cosine, OneCycle, Ramp
+from adamant.runtime.optimizers import SGD, Adam
 from adamant.threats import L0, L1, L2, Flow, Linf, Pasted, Patch, Recolour, Spatial, Wasserstein
-from adamant.training import SWA, Plan, augment, plan, recipes
+from adamant.training import SWA, Plan, augment, recipes
 from adamant.training import catalogue as training
-from adamant.training.average import EMA
 from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under
-from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
 from adamant.training.onestep import Guided, Overshoot
 from adamant.training.outer import CE, Balanced, Divergence, Squared, Sum, Times, Worst
 from adamant.training.paced import Early
 from adamant.training.pairs import Boosted, Doubted, Paired, Steady
-from adamant.training.plan import SGD, Adam
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius
 from adamant.training.several import ByError, OneOf, Steepest
 from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
@@ -101,6 +102,7 @@ TRAINING = [
     ByError((Under(Linf(0.3), Ascend(FGSM())), Under(L1(10), Ascend(FGSM())))), Steepest((Linf(0.3), L2(2)), steps=5),
     recipes.average(threats=(L2(1), L2(2))), recipes.distilled(teacher=Teacher("x.safetensors"), share=1.0),
     Keep(), Ascend(PGD(steps=3)), Pool(FGSM()), Pool(FGSM(), 5), Adam(), SGD(0.05), SGD(momentum=0.0),
+    Adam(betas=(0.5, 0.9)),
     Plan(), Plan(epochs=3, optimizer=SGD(), shape=Cosine(), patience=2, select=PGD(steps=2)),
     *(make() for make in recipes.CATALOGUE),
     recipes.mixed(lam=0.5, attack=PGD(), average=EMA(), eps=Ramp()), recipes.mixed(adaptive=0.3),
@@ -129,7 +131,7 @@ def test_no_member_of_a_catalogue_is_left_out() -> None:
     covered = {type(v) for v in EVERYTHING}
     members = [
         *threats.CATALOGUE, *(e.member for e in catalogue.CATALOGUE), *starts.CATALOGUE, *losses.CATALOGUE,
-        *access.CATALOGUE, *training.PARTS, *training.AUGMENTS, *plan.CATALOGUE,
+        *access.CATALOGUE, *training.PARTS, *training.AUGMENTS, *optimizers.CATALOGUE, Plan,
     ]  # fmt: skip
     missing = [m.__name__ for m in members if m not in covered]
     for name in missing:  # a member of a later version: at least as it comes

@@ -18,9 +18,9 @@ from adamant.evaluation import STANDARD, Order, audit
 from adamant.files import make_folder
 from adamant.models import Architecture, build, save_model
 from adamant.report import write_page
+from adamant.runtime.knobs import Ramp
 from adamant.threats import Linf
 from adamant.training import EMA, Adam, Job, Plan, Recipe, fit, recipes
-from adamant.training.knobs import Ramp
 
 NETWORK = "cnn"
 # Where the picture is honest, chosen on validation rows: at 0.1 the ordinary model still has half of the digits right,

@@ -16,11 +16,12 @@ from adamant.data import DataSet, load_data
 from adamant.errors import InputError
 from adamant.files import make_folder
 from adamant.models import Architecture, as_logits, save_model
+from adamant.runtime import to_mlflow, to_tensorboard
+from adamant.runtime.log import Reader
 from adamant.shards import Shard
-from adamant.training import Job, Plan, Report, fit, to_mlflow, to_tensorboard
+from adamant.training import Job, Plan, Report, fit
 from adamant.training.fit import check, surety
 from adamant.training.forecast import forecast
-from adamant.training.log import Reader
 from adamant.training.outer import Layered, leaves
 from adamant.values import brief
 

@@ -16,10 +16,11 @@ from adamant.batch import PerRow, Shared
 from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
+from adamant.runtime import knobs, optimizers
+from adamant.runtime.knobs import Knob
 from adamant.threats import L0, Projectable
-from adamant.training import Plan, Recipe, catalogue, knobs, plan, recipes
+from adamant.training import Recipe, catalogue, recipes
 from adamant.training.augment import Augment, Mixing
-from adamant.training.knobs import Knob
 from adamant.values import brief, read
 from adamant.variety import Varied
 
@@ -39,7 +40,7 @@ RECIPES: Words = _named(recipes.CATALOGUE)
 _TRAINING: Words = _named(catalogue.PARTS)
 AUGMENTS: Words = _named(catalogue.AUGMENTS)
 KNOBS: Words = _named(knobs.CATALOGUE)
-OPTIMIZERS: Words = _named(tuple(m for m in plan.CATALOGUE if m is not Plan))
+OPTIMIZERS: Words = _named(optimizers.CATALOGUE)
 
 
 def threat(text: str, *, budget: bool = True) -> Projectable:
@@ -71,7 +72,7 @@ def recipe(text: str) -> Recipe:
     return _sound(made, text)
 
 
-def optimizer(text: str) -> plan.Optimizer:
+def optimizer(text: str) -> optimizers.Optimizer:
     """`SGD(rate=0.1)`."""
     return _sound(_expect(read(text, OPTIMIZERS, kind="optimizer"), OPTIMIZERS, text, "optimizer"), text)
 

@@ -23,7 +23,7 @@ from adamant.generation.victim import answers, ask, check_victim, errs, goal_of,
 from adamant.models.generators import Changes, Outline, build_changes, changed, described
 from adamant.models.init import materialise
 from adamant.models.zoo import build
-from adamant.training.average import Average
+from adamant.runtime.average import Average
 
 _REALISM = NonSaturating()
 

@@ -16,7 +16,7 @@ from adamant.generation.judge import Judge
 from adamant.generation.reference import Reference
 from adamant.random import Rng
 from adamant.threats import Projectable
-from adamant.training.average import Average
+from adamant.runtime.average import Average
 
 Shape = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from adamant.generation.gan import GAN
 from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nag import NAG
 from adamant.generation.nets import LABELS, NETS
-from adamant.training.average import EMA
+from adamant.runtime.average import EMA
 
 GAMES: tuple[type, ...] = (GAN, AdvGAN, NAG)
 PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA, Small, Distilled, ScoresOnly, LabelsOnly)

@@ -17,8 +17,8 @@ from adamant.errors import InputError, ModelError
 from adamant.generation.base import Game, Material, Measured, Turn
 from adamant.generation.files import Saved, save
 from adamant.random import Rng, permutation
-from adamant.training.average import update as take_in
-from adamant.training.knobs import Constant, Knob
+from adamant.runtime.average import update as take_in
+from adamant.runtime.knobs import Constant, Knob
 
 
 @final

@@ -15,7 +15,7 @@ from adamant.generation.losses import R1, Loss, NonSaturating, Penalty
 from adamant.generation.monitor import labels_there, look_at, sound
 from adamant.generation.nets import Auxiliary, Conditioning, Discriminator, Generator, Nets, fitting, pair
 from adamant.random import Rng
-from adamant.training.average import EMA
+from adamant.runtime.average import EMA
 
 
 @final

@@ -17,7 +17,7 @@ from adamant.calling import untouched
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.victim import ask, check_victim, errs, goal_of, leave, victim
 from adamant.models.generators import Changes, Outline, build_changes, changed, described, draw
-from adamant.training.average import Average
+from adamant.runtime.average import Average
 
 _DRAWS = 4  # of the changes that a measurement tries
 

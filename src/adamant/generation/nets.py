@@ -91,7 +91,7 @@ class Dense:
 class DCGAN:
     """Convolutions after Radford et al. (2015, arXiv:1511.06434) for pictures with sides that 4 divides: 28x28, 32x32.
 
-    Where the paper has transposed convolutions and batch norm, these enlarge first and norm each place on its own.
+    Where the paper has batch norm, the generator norms each place on its own, and the discriminator does nothing.
     """
 
     latent: int = 64
@@ -111,17 +111,15 @@ class DCGAN:
         make = nn.Sequential(
             nn.Linear(latent, 4 * wide * low[0] * low[1]), nn.Unflatten(1, (4 * wide, *low)), PixelNorm(),
             nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2), nn.Conv2d(4 * wide, 2 * wide, 3, padding=1), PixelNorm(), nn.LeakyReLU(0.2),
-            nn.Upsample(scale_factor=2), nn.Conv2d(2 * wide, wide, 3, padding=1), PixelNorm(), nn.LeakyReLU(0.2),
-            nn.Conv2d(wide, c, 3, padding=1), nn.Sigmoid(),
+            nn.ConvTranspose2d(4 * wide, 2 * wide, 4, stride=2, padding=1), PixelNorm(), nn.LeakyReLU(0.2),
+            nn.ConvTranspose2d(2 * wide, c, 4, stride=2, padding=1), nn.Sigmoid(),
         )  # fmt: skip
         look = nn.Sequential(
             Centred(),
             nn.Conv2d(c, wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(wide, 2 * wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * wide, 4 * wide, 3, padding=1), nn.LeakyReLU(0.2), nn.Flatten(),
+            nn.Conv2d(wide, 2 * wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2), nn.Flatten(),
         )  # fmt: skip
-        return make, look, 4 * wide * low[0] * low[1]
+        return make, look, 2 * wide * low[0] * low[1]
 
 
 @final

@@ -1,10 +1,12 @@
 """Training: one step, many recipes."""
 
+from adamant.runtime.average import EMA, SWA
+from adamant.runtime.loop import Report
+from adamant.runtime.optimizers import SGD, Adam
 from adamant.training import recipes
-from adamant.training.average import EMA, SWA
-from adamant.training.fit import Report, fit
+from adamant.training.fit import fit
 from adamant.training.guards import Collapse
-from adamant.training.plan import SGD, Adam, Plan
+from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Job
 from adamant.training.weights import AWP, SAM

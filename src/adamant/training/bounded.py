@@ -12,8 +12,8 @@ from adamant._types import Inputs, Labels, Mask, Scores
 from adamant.bounds import Bound, Bounded, Intervals, Lines, Region
 from adamant.bounds.margins import bounded, margins, surest
 from adamant.errors import InputError
+from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import Projectable
-from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import Outer, Views, wide
 
 

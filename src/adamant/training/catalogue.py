@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from adamant import bounds
+from adamant.runtime import average, knobs
 from adamant.training import (
     augment,
     augmix,
-    average,
     bounded,
     guards,
     inner,
-    knobs,
     onestep,
     outer,
     paced,

@@ -1,51 +1,31 @@
-"""Training: the loop around the one step, which can be killed and resumed bit for bit, and goes back where it fails."""
+"""Hardening as work for the loop: what is checked before it, looked at on the way, and judged after every epoch."""
 
 from __future__ import annotations
 
 import hashlib
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 from adamant.adversary import Status
 from adamant.batch import PerRow
 from adamant.calling import untouched
 from adamant.engine import run
-from adamant.errors import InputError, ModelError
+from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
+from adamant.runtime import together
+from adamant.runtime.checkpoint import Progress
+from adamant.runtime.loop import RETURNS, Finding, Report, Upkeep, Verdict, drive
 from adamant.shards import Shard
-from adamant.training import checkpoint, together
-from adamant.training.checkpoint import Progress
-from adamant.training.guards import Guard
 from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.log import Log
 from adamant.training.outer import Sure, leaves
-from adamant.training.step import Forge, Job, placed, strengthened
+from adamant.training.step import Forge, Job, placed, rows_in, strengthened
 from adamant.training.still import dropout, frozen
-from adamant.training.stopping import asked_to_stop
 from adamant.training.teacher import teachers_of
 from adamant.values import brief
-
-_RETURNS = 5  # how often a run may go back for want of a loss that is a number
-
-
-@final
-@dataclass(frozen=True)
-class Report:
-    """What a finished training run says of itself; `model` holds the best weights already."""
-
-    epochs: tuple[dict[str, Any], ...]
-    best_epoch: int
-    seconds: float
-    steps: int
-    events: tuple[dict[str, Any], ...] = ()  # where the run went back: at which step, why, to where, to what
 
 
 def identity(job: Job) -> str:
@@ -68,13 +48,15 @@ def fit(job: Job) -> Report:
     """
     check(job)
     shard = Shard.here()
-    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout), asked_to_stop(shard) as asked:
-        progress = _Run(job, Forge.of(job, shard), asked).whole()
+    upkeep = Upkeep(
+        folder=job.folder, resume=job.resume, save_every=job.plan.save_every, watch=job.watch, readers=job.readers,
+        shard=shard,
+    )  # fmt: skip
+    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
+        report = drive(_Hardening(Forge.of(job, shard)), upkeep, patience=job.plan.patience)
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    job.model.load_state_dict(progress.best)
-    job.model.eval()
-    return Report(tuple(progress.epochs), progress.best_epoch, progress.seconds, progress.step, tuple(progress.events))
+    return report
 
 
 def check(job: Job) -> None:
@@ -100,84 +82,49 @@ def check(job: Job) -> None:
         pass
 
 
-@dataclass
-class _Run:
-    """The loop, and what it does between steps."""
+@final
+@dataclass(frozen=True)
+class _Hardening:
+    """A job as the loop sees it."""
 
-    job: Job
     forge: Forge
-    asked: Callable[[], bool]
-    log: Log = field(init=False)
 
-    def whole(self) -> Progress:
-        """From the first step, or from the checkpoint, to the last."""
-        job, recipe = self.job, self.job.recipe
-        path = job.folder / "checkpoint.safetensors" if job.folder else None
-        name = identity(job) if path else ""
-        goes_on = bool(job.resume and path and path.exists())
-        if goes_on and path:
-            progress = checkpoint.load(path, job.model, self.forge.optimizer, name)
-        else:
-            progress = Progress(mean=_copy(job.model) if recipe.average else {})
-            progress.good = self._packed(progress)
-        self._open_log(progress, goes_on)
-        saved = time.monotonic()
-        began = saved - progress.seconds
-        while progress.step < job.steps and not _patience_is_over(job, progress):
-            if progress.step % job.per_epoch == 0:
-                self._refresh(progress)
-            loss = self.forge.step(progress)
-            progress.seconds = time.monotonic() - began
-            over = (progress.step + 1) % job.per_epoch == 0
-            guarded = recipe.guard is not None and (progress.step + 1) % self._between(recipe.guard) == 0
-            if not math.isfinite(loss) or ((over or guarded) and not together.finite(job.model.state_dict().values())):
-                self._no_number(progress)
-                continue
-            progress.step += 1
-            if job.watch:
-                job.watch(progress.step, job.steps, f"loss {loss:.3f}")
-            if over:
-                self._close_epoch(progress, loss)
-            if recipe.guard is not None:
-                self._probe(progress, recipe.guard)
-            elif over:
-                progress.good = self._packed(progress)
-            late = time.monotonic() - saved > job.plan.save_every
-            stop, late = together.any_of([self.asked(), late], self.forge.shard)
-            if path and (over or stop or late):
-                self._save(path, progress, name)
-                saved = time.monotonic()
-            if stop:
-                self._stop(progress)
-        self.log("end", progress.step, progress.seconds, {"best_epoch": progress.best_epoch})
-        return progress
+    @property
+    def model(self) -> nn.Module:
+        return self.forge.job.model
 
-    def _open_log(self, progress: Progress, goes_on: bool) -> None:
-        job, first = self.job, self.forge.shard.first
-        path = job.folder / "log.jsonl" if job.folder and first else None
-        self.log = Log(path, job.readers if first else (), until=progress.seconds if goes_on else None)
-        facts = {"steps": job.steps, "rows": len(job.data.y), "recipe": brief(job.recipe), "plan": brief(job.plan)}
-        told = {"threat": brief(job.threat), "seed": job.seed, "processes": self.forge.shard.world}
-        self.log("resumed" if goes_on else "start", progress.step, progress.seconds, {**facts, **told})
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        return (self.forge.optimizer,)
 
-    def _stop(self, progress: Progress) -> None:
-        self.log("stopped", progress.step, progress.seconds)
-        self.forge.shard.meet()  # the first that leaves would take the others with it, in the middle of a file
-        raise KeyboardInterrupt
+    @property
+    def epochs(self) -> int:
+        return self.forge.job.plan.epochs
 
-    def _save(self, path: Path, progress: Progress, name: str) -> None:
-        if self.forge.shard.first:
-            checkpoint.save(path, self.job.model, self.forge.optimizer, progress, name)
+    @property
+    def per_epoch(self) -> int:
+        return self.forge.job.per_epoch
 
-    def _packed(self, progress: Progress) -> checkpoint.State:
-        return checkpoint.pack(self.job.model, self.forge.optimizer, progress)
+    @property
+    def probe_every(self) -> int | None:
+        recipe = self.forge.job.recipe
+        return recipe.guard.interval(recipe.cost * self.forge.job.plan.batch_size) if recipe.guard else None
 
-    def _refresh(self, progress: Progress) -> None:
-        job = self.job
+    def identity(self) -> str:
+        return identity(self.forge.job)
+
+    def facts(self) -> dict[str, Any]:
+        job = self.forge.job
+        told = {"recipe": brief(job.recipe), "plan": brief(job.plan), "threat": brief(job.threat), "seed": job.seed}
+        return {"rows": len(job.data.y), **told}
+
+    def begin_epoch(self, progress: Progress) -> None:
+        """Parts that ask for it see the whole set."""
+        job = self.forge.job
         parts = [part for part in parts_of(job.recipe.inner) if isinstance(part, Refreshed)]
         if not parts:
             return
-        everything = torch.arange(len(job.data.y) + (len(job.extra.y) if job.extra else 0))
+        everything = torch.arange(rows_in(job))
         x, y = placed(job, everything)
         rng = Rng.of(job.seed, everything).to(x.device).fold("refresh").fold(progress.step)
         threat = scaled(job.threat, job.recipe.eps(progress.step / job.steps))
@@ -185,30 +132,19 @@ class _Run:
             for part in parts:
                 part.refresh(job.model, x, y, threat, rng, progress.memory)
 
-    # --- going back -----------------------------------------------------------------------------------------------
+    def step(self, progress: Progress) -> float:
+        return self.forge.step(progress)
 
-    def _no_number(self, progress: Progress) -> None:
-        """Back to where the run was well, with half the learning rate; after some such returns, an error."""
-        job = self.job
-        before = sum(e["why"].startswith("the loss") for e in progress.events)
-        if before == _RETURNS:
-            raise ModelError(
-                f"The loss is no longer a number at step {progress.step} of {job.steps}, for the {_RETURNS + 1}th "
-                f"time: lower the learning rate (now {job.plan.optimizer.rate * progress.rate:g}). "
-                "The last checkpoint is kept."
-            )
-        self._go_back(progress, "the loss or its slope was no number, so the learning rate is halved")
-        progress.rate /= 2
-
-    def _between(self, guard: Guard) -> int:
-        """Steps between two looks of the guard."""
-        return guard.interval(self.job.recipe.cost * self.job.plan.batch_size)
-
-    def _probe(self, progress: Progress, guard: Guard) -> None:
-        """The guard looks: where all is well this is a good place, where it is not the run is back at the last one."""
-        job, recipe, between = self.job, self.job.recipe, self._between(guard)
-        if progress.step % between:
-            return
+    def probe(self, progress: Progress) -> Finding:
+        """The guard looks; where something is wrong and the attack can be made stronger, the run goes back."""
+        job, recipe, guard, between = (
+            self.forge.job,
+            self.forge.job.recipe,
+            self.forge.job.recipe.guard,
+            self.probe_every,
+        )
+        assert guard is not None
+        assert between is not None
         rows = permutation(len(job.data.y), job.seed, "guard")[: guard.rows]
         x, y = placed(job, rows)
         scale, before = (recipe.eps(max(0, s) / job.steps) for s in (progress.step, progress.step - between))
@@ -216,54 +152,24 @@ class _Run:
         many, one = together.from_first(seen, self.forge.shard)
         best = progress.probed if scale == before else 0.0  # within another budget, another accuracy is right
         why, now = guard.alarm((many, one), best), strengthened(recipe.inner, progress.strength + 1)
-        able = now != strengthened(recipe.inner, progress.strength)
-        if why and able and progress.strength < _RETURNS:
-            self._go_back(progress, f"{why}, so the attack is made stronger", now=brief(now))
-            progress.strength += 1
-            return
+        able = progress.strength < RETURNS and now != strengthened(recipe.inner, progress.strength)
+        if why and able:
+            return Finding(well=False, back=f"{why}, so the attack is made stronger", facts={"now": brief(now)})
         progress.probed = max(best, many)
-        if not why:
-            progress.good = self._packed(progress)
+        return Finding(well=not why)
 
-    def _go_back(self, progress: Progress, why: str, **more: str) -> None:
-        at, good = progress.step, progress.good
-        assert good is not None
-        checkpoint.unpack(good, self.job.model, self.forge.optimizer, progress)
-        event = {"why": why, "back_to": progress.step, **more}
-        progress.events.append({"step": at, **event})
-        self.log("back", at, progress.seconds, event)
-        if self.job.watch:
-            self.job.watch(progress.step, self.job.steps, f"back from step {at} to {progress.step}: {why}")
+    def judge(self, progress: Progress) -> Verdict:
+        """Validation; ordinary training is chosen by clean accuracy, which is what it is for.
 
-    # --- the end of an epoch --------------------------------------------------------------------------------------
-
-    def _close_epoch(self, progress: Progress, loss: float) -> None:
-        """Validate the weights that would be saved, write the epoch down, and keep them if they are the best yet."""
-        job = self.job
-        live = _copy(job.model)
-        candidate = progress.mean if job.recipe.average else live
-        job.model.load_state_dict(candidate)
+        Or an untrained epoch could win by a row that chanced to stand.
+        """
+        job = self.forge.job
         clean, robust = validate(job)
-        job.model.load_state_dict(live)
-        epoch = progress.step // job.per_epoch
-        entry: dict[str, Any] = {
-            "epoch": epoch,
-            "step": progress.step,
-            "loss": loss,
-            "rate": self.forge.optimizer.param_groups[0]["lr"],
-            "clean": clean,
-            "robust": robust,
-        }
-        progress.epochs.append({**entry, "seconds": progress.seconds})
-        before = progress.epochs[progress.best_epoch - 1] if progress.best_epoch else {"robust": -1.0, "clean": -1.0}
-        # Ordinary training is chosen by what it is for, or an untrained epoch could win by a row that chanced to stand.
-        first, second = ("robust", "clean") if job.recipe.hardens else ("clean", "robust")
-        if (entry[first], entry[second]) > (before[first], before[second]):
-            progress.best_epoch, progress.best = epoch, {k: v.clone() for k, v in candidate.items()}
-        self.log("epoch", progress.step, progress.seconds, {**entry, "best_epoch": progress.best_epoch})
-        if job.watch:
-            words = f"epoch {epoch}: clean {clean:.1%}, robust {robust:.1%} on validation rows"
-            job.watch(progress.step, job.steps, words)
+        return Verdict(
+            score=(robust, clean) if job.recipe.hardens else (clean, robust),
+            facts={"clean": clean, "robust": robust},
+            words=f"clean {clean:.1%}, robust {robust:.1%} on validation rows",
+        )
 
 
 def surety(job: Job) -> Sure | None:
@@ -299,12 +205,3 @@ def validate(job: Job) -> tuple[float, float]:
     if shard.world > 1:
         distributed.all_reduce(counts)
     return int(counts[0]) / len(y), int(counts[1]) / len(y)
-
-
-def _patience_is_over(job: Job, progress: Progress) -> bool:
-    patience = job.plan.patience
-    return patience is not None and len(progress.epochs) - progress.best_epoch >= patience > 0 and bool(progress.epochs)
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -12,8 +12,8 @@ from typing import final
 import torch
 
 from adamant.calling import Caller, Settings, untouched
+from adamant.runtime.checkpoint import Progress
 from adamant.shards import Shard
-from adamant.training.checkpoint import Progress
 from adamant.training.inner import Refreshed, parts_of, threats_of
 from adamant.training.step import Forge, Job
 
@@ -78,8 +78,7 @@ def _step(job: Job) -> float:
     """Seconds of a step from the middle of the run."""
     trial = replace(job, model=copy.deepcopy(job.model), folder=None, readers=(), watch=None)
     forge = Forge.of(trial, Shard())
-    mean = {k: v.detach().clone() for k, v in trial.model.state_dict().items()}
-    progress = Progress(step=job.steps // 2, mean=mean)
+    progress = Progress(step=job.steps // 2)
     return _clocked(lambda: forge.step(progress), next(trial.model.parameters()).device, tries=1)
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from adamant._types import Inputs, Labels, Logits, Mask, Scores
 from adamant.random import Rng
+from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import Projectable
-from adamant.training.knobs import Constant, Knob
 
 
 class Views:

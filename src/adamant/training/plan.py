@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
-
-import torch
-from torch import nn
+from typing import final
 
 from adamant.adversary import Attack, Composite
 from adamant.attacks.apgd import APGD
 from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
 from adamant.losses import Margin
+from adamant.runtime.knobs import Knob, OneCycle
+from adamant.runtime.optimizers import Adam, Optimizer
 from adamant.threats import Projectable
 from adamant.training.augment import Augment, Mixing
-from adamant.training.knobs import Knob, OneCycle
-
-
-@runtime_checkable
-class Optimizer(Protocol):
-    """Builds the optimiser of a model; weight decay applies to weights of two dimensions and more."""
-
-    @property
-    def rate(self) -> float: ...
-
-    def build(self, model: nn.Module, l2: float) -> torch.optim.Optimizer: ...
-
-
-def _groups(model: nn.Module, l2: float) -> list[dict[str, object]]:
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    if not wanted:
-        raise InputError("The model has no parameter that may be trained (all have requires_grad=False).")
-    return [
-        {"params": [p for p in wanted if p.ndim > 1], "weight_decay": l2},
-        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-@final
-@dataclass(frozen=True)
-class Adam:
-    """AdamW (Loshchilov & Hutter, 2019, arXiv:1711.05101)."""
-
-    rate: float = 2e-3
-
-    def build(self, model: nn.Module, l2: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(_groups(model, l2), lr=self.rate, foreach=False)
-
-
-@final
-@dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent with Nesterov momentum."""
-
-    rate: float = 0.1
-    momentum: float = 0.9
-
-    def build(self, model: nn.Module, l2: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD(_groups(model, l2), lr=self.rate, momentum=self.momentum, nesterov=self.momentum > 0)
 
 
 @final
@@ -117,6 +72,3 @@ class Plan:
     def own_rows(self) -> int:
         """Rows of the training set itself in a batch; at least one."""
         return max(1, self.batch_size - round(self.extra * self.batch_size))
-
-
-CATALOGUE: tuple[type, ...] = (Adam, SGD, Plan)

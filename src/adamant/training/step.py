@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,15 @@ from adamant.calling import Caller, Settings, untouched
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed
+from adamant.runtime import average, together
+from adamant.runtime.checkpoint import Progress, copied
+from adamant.runtime.log import Reader
+from adamant.runtime.loop import Watch
 from adamant.shards import Shard
 from adamant.threats import Projectable
-from adamant.training import average, together, weights
+from adamant.training import weights
 from adamant.training.augment import Mixing
-from adamant.training.checkpoint import Progress
 from adamant.training.inner import Batch, Growing, Inner, Labelless, Learner, parts_of, scaled
-from adamant.training.log import Reader
 from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
@@ -56,7 +58,7 @@ class Job:
     seed: int = 0
     folder: Path | None = None  # where the checkpoint goes; nowhere without
     resume: bool = False
-    watch: Callable[[int, int, str], None] | None = field(default=None, compare=False, repr=False)  # step, steps, words
+    watch: Watch | None = field(default=None, compare=False, repr=False)
     readers: tuple[Reader, ...] = field(default=(), compare=False, repr=False)  # of the log, as it is written
 
     @property
@@ -150,6 +152,8 @@ class Forge:
         """One step of the run; the loss is returned, and where it is no number nothing has changed."""
         job, model, step = self.job, self.job.model, progress.step
         recipe, plan, done = job.recipe, job.plan, step / job.steps
+        if recipe.average and not progress.mean:
+            progress.mean = copied(model.state_dict())
         inner, seed = strengthened(recipe.inner, progress.strength), self._seed(step)
         batch, soft = self.draw(step)
         threat, remembered = scaled(job.threat, batch.scale), together.versions(progress.memory)

@@ -13,11 +13,11 @@ from adamant.calling import untouched
 from adamant.data import load_data
 from adamant.errors import InputError, ModelError
 from adamant.random import Rng
+from adamant.runtime.knobs import Constant, Ramp
 from adamant.threats import L0, L2, Linf
 from adamant.training import Adam, Job, Plan, fit, recipes
 from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Batch
-from adamant.training.knobs import Constant, Ramp
 from adamant.training.outer import CE, Views, cost_of
 
 N, D, K = 6, 5, 3

@@ -12,9 +12,9 @@ from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.losses import Margin
 from adamant.models.zoo import build
+from adamant.runtime.knobs import OneCycle, Ramp
 from adamant.threats import Linf
 from adamant.training import Adam, Job, Plan, fit, recipes
-from adamant.training.knobs import OneCycle, Ramp
 
 DATA = Path(os.environ.get("ADAMANT_DATA_DIR", "."))
 

@@ -12,15 +12,16 @@ from adamant.data import load_data
 from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.knobs import Constant, Ramp
+from adamant.runtime.optimizers import Adam
 from adamant.threats import Linf
 from adamant.training import recipes
 from adamant.training.augment import Flip
 from adamant.training.fit import Report, fit
 from adamant.training.guards import Collapse
 from adamant.training.inner import Ascend, Keep
-from adamant.training.knobs import Constant, Ramp
 from adamant.training.outer import Views
-from adamant.training.plan import Adam, Plan
+from adamant.training.plan import Plan
 from adamant.training.step import Job
 from adamant.training.terms import Misaligned
 

@@ -16,15 +16,17 @@ from adamant.engine import run
 from adamant.errors import InputError, ModelError, RunError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed
+from adamant.runtime import checkpoint
+from adamant.runtime.average import EMA
+from adamant.runtime.knobs import Constant, Cosine, OneCycle, Ramp
+from adamant.runtime.optimizers import SGD, Adam
 from adamant.threats import L2, Linf
 from adamant.training import fit as fit_job
 from adamant.training import recipes
 from adamant.training import step as the_step
-from adamant.training.average import EMA
 from adamant.training.fit import fit
 from adamant.training.inner import Batch
-from adamant.training.knobs import Constant, Cosine, OneCycle, Ramp
-from adamant.training.plan import SGD, Adam, Plan
+from adamant.training.plan import Plan
 from adamant.training.step import Job
 
 DIGITS = load_data("digits", split="train")
@@ -421,7 +423,6 @@ def test_resuming_a_finished_run_gives_it_back(whole, tmp_path) -> None:
 
 def test_between_epochs_checkpoints_wait(tmp_path, monkeypatch) -> None:
     saved: list[int] = []
-    checkpoint = fit_job.__globals__["checkpoint"]
     true = checkpoint.save
     monkeypatch.setattr(
         checkpoint, "save", lambda p, m, o, progress, i: (saved.append(progress.step), true(p, m, o, progress, i))

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from adamant.attacks import APGD, FGSM, PGD
 from adamant.data import load_data
 from adamant.errors import InputError
+from adamant.runtime.average import EMA
 from adamant.threats import L0, Linf
 from adamant.training import recipes
-from adamant.training.average import EMA
 from adamant.training.fit import fit
 from adamant.training.forecast import Forecast, forecast
 from adamant.training.plan import Plan

@@ -12,10 +12,10 @@ from adamant.attacks import PGD
 from adamant.calling import untouched
 from adamant.errors import InputError
 from adamant.random import Rng
+from adamant.runtime.knobs import Ramp
 from adamant.threats import L0, L1, L2, Linf
 from adamant.training import recipes
 from adamant.training.inner import Batch, Stages
-from adamant.training.knobs import Ramp
 from adamant.training.onestep import Carried, Guided, Overshoot, Remembered
 from adamant.training.outer import Times, Views
 from adamant.training.paced import AtMargin, Early, OwnBudget

@@ -1,4 +1,4 @@
-"""Knobs, averages, losses over views, inner parts and recipes: each against its formula."""
+"""Losses over views, inner parts and recipes: each against its formula."""
 
 import math
 
@@ -14,11 +14,9 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.average import EMA, update
 from adamant.training.inner import Ascend, Batch, Keep, Pool
-from adamant.training.knobs import CATALOGUE, Constant, Cosine, OneCycle, Ramp
 from adamant.training.outer import CE, Balanced, Sum, Times, Views, views_of
-from adamant.training.plan import SGD, Adam, Plan
+from adamant.training.plan import Plan
 
 N, D, K = 6, 5, 3
 
@@ -37,68 +35,6 @@ def views(seed: int = 0) -> tuple[Views, Tensor, Tensor]:
     x, y = batch(seed)
     model = net(seed).eval()
     return Views({"clean": x, "adv": (x + 0.1).clamp(0, 1)}, y, model), model(x), model((x + 0.1).clamp(0, 1))
-
-
-# ---- knobs
-
-
-@pytest.mark.parametrize(
-    ("knob", "expected"),
-    [
-        (Constant(), [1, 1, 1, 1, 1]),
-        (Constant(0.3), [0.3] * 5),
-        (Ramp(until=0.5), [0, 0.5, 1, 1, 1]),
-        (Ramp(until=0.5, low=0.2), [0.2, 0.6, 1, 1, 1]),
-        (Ramp(until=0.0), [1, 1, 1, 1, 1]),
-        (OneCycle(peak=0.5, low=0.0), [0, 0.5, 1, 0.5, 0]),
-        (OneCycle(peak=0.25, low=0.1), [0.1, 1, 2 / 3, 1 / 3, 0]),
-        (OneCycle(peak=0.0), [1, 0.75, 0.5, 0.25, 0]),
-        (OneCycle(peak=1.0, low=0.0), [0, 0.25, 0.5, 0.75, 1]),
-        (Cosine(), [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125), 0]),
-    ],
-    ids=repr,
-)
-def test_the_knob_at_each_quarter(knob, expected) -> None:
-    assert [knob(i / 4) for i in range(5)] == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("make", CATALOGUE)
-def test_knobs_stay_between_nothing_and_all(make) -> None:
-    assert all(0 <= make()(i / 100) <= 1 for i in range(101))
-
-
-# ---- averages
-
-
-def test_the_average_is_that_of_a_loop_by_hand() -> None:
-    model = net()
-    mean = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    by_hand = {k: v.double() for k, v in mean.items()}
-    for step in range(40):
-        with torch.no_grad():
-            for p in model.parameters():
-                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
-        model(batch(step)[0])  # moves the running statistics and their counter
-        update(EMA(0.7), mean, model, step, 40)
-        decay = min(0.7, (1 + step) / (10 + step))
-        for k, v in model.state_dict().items():
-            by_hand[k] = decay * by_hand[k] + (1 - decay) * v.double() if v.is_floating_point() else v.double()
-    for k, v in mean.items():
-        assert torch.allclose(v.double(), by_hand[k], atol=1e-5), k
-    assert mean["1.num_batches_tracked"] == 40
-    assert mean["1.running_mean"].abs().max() > 0
-    assert not mean["0.weight"].requires_grad
-
-
-def test_the_average_warms_up() -> None:
-    model = nn.Linear(1, 1, bias=False)
-    mean = {"weight": torch.zeros(1, 1)}
-    nn.init.ones_(model.weight)
-    update(EMA(0.999), mean, model, 0, 1)
-    assert mean["weight"].item() == pytest.approx(0.9)  # 1 - (1 + 0) / (10 + 0)
-    mean["weight"].zero_()
-    update(EMA(0.999), mean, model, 10**6, 1)
-    assert mean["weight"].item() == pytest.approx(0.001, rel=1e-3)
 
 
 # ---- losses over views
@@ -267,27 +203,6 @@ def test_a_pool_larger_than_a_batch_of_its_making() -> None:
 
 
 # ---- plan
-
-
-@pytest.mark.parametrize("optimizer", [Adam(0.01), SGD(0.05), SGD(0.05, momentum=0.0)])
-def test_weights_decay_and_biases_do_not(optimizer) -> None:
-    model = net()
-    built = optimizer.build(model, 0.3)
-    decay = {id(p): g["weight_decay"] for g in built.param_groups for p in g["params"]}
-    assert {decay[id(p)] for p in model.parameters() if p.ndim > 1} == {0.3}
-    assert {decay[id(p)] for p in model.parameters() if p.ndim <= 1} == {0.0}
-    assert all(g["lr"] == optimizer.rate for g in built.param_groups)
-
-
-def test_frozen_weights_are_left_out() -> None:
-    model = net()
-    model[0].requires_grad_(False)
-    held = [p for g in SGD().build(model, 0.0).param_groups for p in g["params"]]
-    assert all(p.requires_grad for p in held)
-    assert len(held) == 4
-    model.requires_grad_(False)
-    with pytest.raises(InputError, match="no parameter that may be trained"):
-        Adam().build(model, 0.0)
 
 
 @pytest.mark.parametrize(

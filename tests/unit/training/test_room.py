@@ -21,16 +21,17 @@ from adamant.calling import untouched
 from adamant.data import load_data
 from adamant.errors import InputError, ModelError, RunError
 from adamant.random import Rng, permutation
+from adamant.runtime.average import EMA
+from adamant.runtime.checkpoint import Progress
+from adamant.runtime.knobs import Constant
+from adamant.runtime.optimizers import SGD
 from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import recipes
-from adamant.training.average import EMA
-from adamant.training.checkpoint import Progress
 from adamant.training.fit import fit
 from adamant.training.inner import Batch
-from adamant.training.knobs import Constant
 from adamant.training.outer import CE, Sum, Times, Views
-from adamant.training.plan import SGD, Plan
+from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Forge, Job, placed, rows_of
 

@@ -21,14 +21,15 @@ from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.average import EMA
+from adamant.runtime.optimizers import SGD
 from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import recipes
-from adamant.training.average import EMA
 from adamant.training.fit import fit
 from adamant.training.inner import Batch, Memory
 from adamant.training.outer import CE
-from adamant.training.plan import SGD, Plan
+from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Job
 from adamant.training.weights import AWP

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from adamant.attacks import FGSM, PGD
 from adamant.calling import untouched
 from adamant.random import Rng, blend
+from adamant.runtime.average import SWA
+from adamant.runtime.checkpoint import Progress
+from adamant.runtime.knobs import Constant
+from adamant.runtime.optimizers import SGD
 from adamant.shards import Shard
 from adamant.training import recipes, teacher
-from adamant.training.average import SWA, update
-from adamant.training.checkpoint import Progress
 from adamant.training.fit import fit
-from adamant.training.knobs import Constant
-from adamant.training.plan import SGD
 from adamant.training.step import Forge, Job
 from adamant.training.weights import AWP, SAM, moved
 
@@ -183,21 +183,6 @@ def test_killed_in_the_middle_of_an_epoch(weights, tmp_path) -> None:
 
 
 # ---- the plain mean
-
-
-@pytest.mark.parametrize("start", [0.0, 0.25, 0.75, 0.99])
-def test_swa_is_the_plain_mean_of_what_came_from_its_start_on(start) -> None:
-    model, steps, seen = smooth().double(), 20, []
-    mean = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    for step in range(steps):
-        with torch.no_grad():
-            for i, p in enumerate(model.parameters()):
-                p.add_(Rng.of(step, 1).fold(i).normal(*p.shape)[0].double())
-        seen.append({k: v.detach().clone() for k, v in model.state_dict().items()})
-        update(SWA(start), mean, model, step, steps)
-        counted = seen[int(-(-start * steps // 1)) :] or seen[-1:]  # until its start, the network itself
-        for k, v in mean.items():
-            assert torch.allclose(v, torch.stack([s[k] for s in counted]).mean(0), atol=1e-12)
 
 
 def test_swa_ends_a_run_as_the_mean_by_hand() -> None:

@@ -11,11 +11,12 @@ from adamant.data import load_data
 from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.optimizers import Adam
 from adamant.threats import Linf
 from adamant.training.fit import fit
 from adamant.training.inner import Batch
 from adamant.training.outer import Views
-from adamant.training.plan import Adam, Plan
+from adamant.training.plan import Plan
 from adamant.training.step import Job
 
 N, D, K = 6, 5, 3

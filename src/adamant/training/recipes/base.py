@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import final
 
 from adamant.errors import InputError
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob
 from adamant.training.guards import Guard
 from adamant.training.inner import Inner
-from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import Outer, cost_of, views_of
 from adamant.training.weights import Weights
 from adamant.values import brief

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.bounds import Intervals, Lines
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob, Ramp
 from adamant.training.bounded import Blend, Guarantee, between
 from adamant.training.inner import Ascend, Keep
-from adamant.training.knobs import Constant, Knob, Ramp
 from adamant.training.outer import CE
 from adamant.training.recipes.base import Recipe
 

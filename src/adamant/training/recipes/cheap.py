@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from adamant.attacks.gradient import FGSM, PGD
 from adamant.errors import InputError
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob, Ramp
 from adamant.training.guards import Collapse, Guard
 from adamant.training.inner import Ascend
-from adamant.training.knobs import Constant, Knob, Ramp
 from adamant.training.onestep import Carried, Guided, Overshoot, Remembered
 from adamant.training.outer import CE, Squared, Sum, Times
 from adamant.training.recipes.base import Recipe, not_negative

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from adamant.adversary import Attack
 from adamant.attacks.gradient import FGSM, PGD
 from adamant.errors import InputError
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob
 from adamant.training.inner import Ascend, Keep, Pool
-from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import CE, Balanced, Sum, Times
 from adamant.training.recipes.base import Recipe, not_negative
 from adamant.training.weights import Weights

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
-from adamant.training.average import Average
-from adamant.training.knobs import Constant, Knob
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob
 from adamant.training.outer import CE, Outer, Sum, Times
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius, copies
 from adamant.training.recipes.base import Recipe, not_negative

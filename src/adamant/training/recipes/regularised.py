@@ -9,9 +9,9 @@ from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.attacks.starts import Near
 from adamant.errors import InputError
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob
 from adamant.training.inner import Ascend, Stray
-from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import CE, Divergence, Squared, Sum, Times
 from adamant.training.pairs import Boosted, Doubted
 from adamant.training.recipes.base import Recipe, not_negative

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import L1, L2, Linf, Projectable
-from adamant.training.average import Average
 from adamant.training.inner import Ascend, Inner, Together, Under
-from adamant.training.knobs import Constant, Knob
 from adamant.training.outer import CE, Outer, Sum, Times, Worst
 from adamant.training.pairs import Paired
 from adamant.training.recipes.base import Recipe, not_negative

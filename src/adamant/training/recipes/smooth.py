@@ -7,9 +7,9 @@ from collections.abc import Callable
 from adamant.attacks.gradient import PGD
 from adamant.attacks.starts import Here
 from adamant.errors import InputError
-from adamant.training.average import Average
+from adamant.runtime.average import Average
+from adamant.runtime.knobs import Constant, Knob, Ramp
 from adamant.training.inner import Ascend, Keep
-from adamant.training.knobs import Constant, Knob, Ramp
 from adamant.training.outer import CE, Sum, Times
 from adamant.training.pairs import Steady
 from adamant.training.recipes.base import Recipe, not_negative

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from adamant.errors import RunError
 from adamant.files import write_whole
 
-FORMAT = "adamant.checkpoint/2"
+FORMAT = "adamant.checkpoint/3"
+Optimizers = Sequence[torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -35,35 +36,46 @@ class Progress:
     seconds: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=lambda: [])
     best_epoch: int = 0
-    probed: float = 0.0  # the best robust accuracy that a guard saw
+    score: list[float] = field(default_factory=lambda: [])  # of the best epoch; larger is better
+    probed: float = 0.0  # the best that a probe saw
     best: dict[str, Tensor] = field(default_factory=lambda: {})
-    mean: dict[str, Tensor] = field(default_factory=lambda: {})  # the averaged weights, where the recipe averages
+    mean: dict[str, Tensor] = field(default_factory=lambda: {})  # averaged weights, of all networks or of some
     memory: dict[str, Tensor] = field(default_factory=lambda: {})
     # What a return to `good` does not undo:
     rate: float = 1.0  # times the learning rate; halved when the loss was no number
-    strength: int = 0  # how often the inner part was made stronger
+    strength: int = 0  # how often a probe sent the run back, to go on with more care
     events: list[dict[str, Any]] = field(default_factory=lambda: [])
     good: State | None = None  # where the run was well
 
 
-def pack(model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> State:
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each as it is now."""
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def pack(model: nn.Module, optimizers: Optimizers, progress: Progress) -> State:
     """A copy of all that going on from here needs."""
-    state = optimizer.state_dict()["state"]
+    states = [optimizer.state_dict()["state"] for optimizer in optimizers]
     groups: dict[str, Mapping[str, Tensor]] = {
         "model": model.state_dict(),
         "best": progress.best,
         "mean": progress.mean,
         "memory": progress.memory,
-        "optimizer": {f"{i}.{k}": v for i, held in state.items() for k, v in held.items() if isinstance(v, Tensor)},
+        "optimizer": {
+            f"{n}.{i}.{k}": v
+            for n, state in enumerate(states)
+            for i, held in state.items()
+            for k, v in held.items()
+            if isinstance(v, Tensor)
+        },
     }
-    tensors = {f"{g}/{k}": v.detach().clone() for g, held in groups.items() for k, v in held.items()}
-    names = ("step", "epochs", "best_epoch", "probed")
-    facts = {n: getattr(progress, n) for n in names}
-    return State(tensors, {**facts, "epochs": list(progress.epochs)})
+    tensors = copied({f"{group}/{name}": v for group, held in groups.items() for name, v in held.items()})
+    facts = {n: getattr(progress, n) for n in ("step", "epochs", "best_epoch", "score", "probed")}
+    return State(tensors, {n: list(cast(list[Any], v)) if isinstance(v, list) else v for n, v in facts.items()})
 
 
-def unpack(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Put model, optimiser and progress back where they were; raises RuntimeError where the model is another."""
+def unpack(state: State, model: nn.Module, optimizers: Optimizers, progress: Progress) -> None:
+    """Put model, optimisers and progress back where they were; raises RuntimeError where the model is another."""
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "mean": {}, "memory": {}, "optimizer": {}}
     device = next(model.parameters()).device
     for name, value in state.tensors.items():
@@ -71,19 +83,20 @@ def unpack(state: State, model: nn.Module, optimizer: torch.optim.Optimizer, pro
         # Optimisers count their steps on the processor.
         parts[part][key] = value.clone() if part == "optimizer" and not value.ndim else value.to(device, copy=True)
     model.load_state_dict(parts["model"])
-    held: dict[int, dict[str, Tensor]] = {}
+    held: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
     for name, value in parts["optimizer"].items():
-        place, _, key = name.partition(".")
-        held.setdefault(int(place), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": held})
+        which, place, key = name.split(".", 2)
+        held[int(which)].setdefault(int(place), {})[key] = value
+    for optimizer, each in zip(optimizers, held, strict=True):
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": each})
     progress.best, progress.mean, progress.memory = parts["best"], parts["mean"], parts["memory"]
     for name, value in state.facts.items():
         setattr(progress, name, list(cast(list[Any], value)) if isinstance(value, list) else value)
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, identity: str) -> None:
+def save(path: Path, model: nn.Module, optimizers: Optimizers, progress: Progress, identity: str) -> None:
     """Write the checkpoint whole or not at all."""
-    now, good = pack(model, optimizer, progress), progress.good
+    now, good = pack(model, optimizers, progress), progress.good
     tensors = {**now.tensors, **({f"good/{k}": v for k, v in good.tensors.items()} if good else {})}
     facts = {
         "now": now.facts,
@@ -95,7 +108,7 @@ def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progres
     write_whole(path, safetensors.torch.save(whole, metadata=metadata))
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> Progress:
+def load(path: Path, model: nn.Module, optimizers: Optimizers, identity: str) -> Progress:
     """Put a run back where its checkpoint was; raises RunError where the file is of another run."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -111,13 +124,13 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, identit
         was, now = _unlike(metadata["identity"], identity)
         raise RunError(
             f"The checkpoint {path} belongs to another run:\n  it was  {was}\n  this is {now}\n"
-            "Give the same recipe, plan, threat, data and seed, or another --out."
+            "Give the same settings, data and seed, or another --out."
         )
     facts = cast(dict[str, Any], json.loads(metadata["facts"]))
     progress = Progress(**facts["kept"])
     now = State({k: v for k, v in tensors.items() if not k.startswith("good/")}, facts["now"])
     try:
-        unpack(now, model, optimizer, progress)
+        unpack(now, model, optimizers, progress)
     except RuntimeError as error:
         raise RunError(f"The checkpoint {path} belongs to another model: {error}.") from error
     if facts["good"] is not None:

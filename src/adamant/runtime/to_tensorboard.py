@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adamant.errors import MissingExtraError
-from adamant.training.log import Entry, Reader
-
-_CURVES = ("loss", "rate", "clean", "robust")
+from adamant.runtime.log import Entry, Reader, curves
 
 
 def installed() -> bool:
@@ -18,7 +16,7 @@ def installed() -> bool:
 
 
 def reader(folder: Path) -> Reader:
-    """Writes loss, rate, clean and robust accuracy by step, and events as text, to event files in the folder.
+    """Writes the figures of the epochs by step, and events as text, to event files in the folder.
 
     Raises MissingExtraError where TensorBoard is not installed.
     """
@@ -35,8 +33,8 @@ def reader(folder: Path) -> Reader:
             made.append(SummaryWriter(str(folder)))
         writer, step, what = made[0], entry["step"], entry["what"]
         if what == "epoch":
-            for name in _CURVES:
-                writer.add_scalar(name, entry[name], step)
+            for name, value in curves(entry).items():
+                writer.add_scalar(name, value, step)
         else:
             facts = {k: v for k, v in entry.items() if k not in ("what", "step")}
             writer.add_text(what, ", ".join(f"{k}: {v}" for k, v in facts.items()), step)

@@ -12,12 +12,18 @@ from adamant.errors import RunError
 from adamant.files import write_whole
 
 Entry = Mapping[str, Any]
+_PLACE = ("step", "seconds", "epoch", "best_epoch")
 
 
 class Reader(Protocol):
     """Is told each entry as it is written: `what` (start, epoch, back, resumed, stopped, end), `step`, `seconds` ..."""
 
     def __call__(self, entry: Entry) -> None: ...
+
+
+def curves(entry: Entry) -> dict[str, float]:
+    """The figures of an epoch that make a curve over the steps."""
+    return {k: float(v) for k, v in entry.items() if isinstance(v, (int, float)) and k not in _PLACE}
 
 
 @final

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adamant.errors import MissingExtraError
-from adamant.training.log import Entry, Reader
-
-_CURVES = ("loss", "rate", "clean", "robust")
+from adamant.runtime.log import Entry, Reader, curves
 
 
 def reader(name: str) -> Reader:
@@ -32,8 +30,8 @@ def reader(name: str) -> Reader:
             for key in entry.keys() - {"what", "step", "seconds"}:
                 client.log_param(run[0], key, str(entry[key])[:500])
         elif what == "epoch":
-            for key in _CURVES:
-                client.log_metric(run[0], key, entry[key], step=step)
+            for key, value in curves(entry).items():
+                client.log_metric(run[0], key, value, step=step)
         elif what == "back":
             client.set_tag(run[0], f"back at step {step}", entry["why"])
         else:

@@ -48,14 +48,14 @@ class SWA:
 
 
 def update(average: Average, mean: dict[str, Tensor], model: nn.Module, step: int, steps: int) -> None:
-    """One step of the mean, in place; counters are copied."""
-    share = average.share(step, steps)
+    """One step of the mean of those weights and buffers that it names, in place; counters are copied."""
+    share, state = average.share(step, steps), model.state_dict()
     with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                mean[name].lerp_(value, share)
+        for name, held in mean.items():
+            if held.is_floating_point():
+                held.lerp_(state[name], share)
             else:
-                mean[name].copy_(value)
+                held.copy_(state[name])
 
 
 CATALOGUE: tuple[type, ...] = (EMA, SWA)
