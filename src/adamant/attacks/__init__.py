@@ -15,6 +15,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.latent import LatentSearch
 from adamant.attacks.learned import NAG, AdvGAN
 from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
@@ -38,7 +39,7 @@ __all__ = [
     "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NAG", "NIFGSM", "PDPGD",
     "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "AdvGAN", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
     "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe",
-    "GeoDA", "Here", "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
+    "GeoDA", "Here", "HopSkipJump", "Insist", "LatentSearch", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
     "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
     "Union", "Within", "printable", "universal",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.latent import LatentSearch
 from adamant.attacks.learned import NAG, AdvGAN
 from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
@@ -204,6 +205,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         AdvGAN, "Xiao et al., 2018, arXiv:1801.02610", "1 forward",
         "many inputs at once, where training a generator pays; it sees nothing of the model when it attacks",
+    ),
+    Entry(
+        LatentSearch, "Song et al., 2018, arXiv:1805.07894", _STEPS,
+        "unrestricted examples: what a generator draws, within the threat model that says what counts",
     ),
     # attacks made of attacks
     Entry(Restarts, "repetition", "n times its attack", "to average out the luck of a random start"),

@@ -8,12 +8,14 @@ import re
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from adamant.errors import AdamantError, InputError, ModelError
+from adamant.files import sha256
 from adamant.models.architecture import Architecture, from_json
 from adamant.models.exported import load_exported
 from adamant.models.state import fit, read_safetensors, read_torch
@@ -60,6 +62,19 @@ def load_model(
     if mean or std:
         net = Normalised(net, tuple(mean or ()), tuple(std or ())).eval()
     return net
+
+
+def kept_model(path: str, device: str) -> nn.Module:
+    """The model in a file that explains itself, frozen and in eval mode; read once for each state of the file.
+
+    Raises OSError where there is no such file, and what `load_model` raises.
+    """
+    return _kept(path, sha256(path), device)
+
+
+@lru_cache(maxsize=4)
+def _kept(path: str, _sha256: str, device: str) -> nn.Module:
+    return load_model(path).to(device).eval().requires_grad_(False)
 
 
 def _evaluating(net: nn.Module) -> nn.Module:

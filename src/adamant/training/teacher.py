@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
@@ -15,7 +14,7 @@ from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.files import sha256
 from adamant.goals import Diverge
-from adamant.models.load import load_model
+from adamant.models.load import kept_model
 from adamant.threats import Projectable
 from adamant.training.inner import Batch, Inner, Memory, parts_of, passes, stronger
 from adamant.training.outer import Outer, Views, leaves, wide
@@ -34,7 +33,7 @@ class Teacher:
     def __call__(self, x: Inputs) -> Logits:
         """Its logits, without a graph; raises InputError where the file is missing or no model of ours."""
         with torch.no_grad():
-            return wide(_network(self.path, self.digest, str(x.device))(x))
+            return wide(self._network(str(x.device))(x))
 
     @property
     def digest(self) -> str:
@@ -46,10 +45,9 @@ class Teacher:
                 f"There is no teacher at {self.path}: give the file of a robust model, Teacher('robust.safetensors')."
             ) from None
 
-
-@lru_cache(maxsize=2)
-def _network(path: str, _digest: str, device: str) -> nn.Module:
-    return load_model(path).to(device).eval().requires_grad_(False)
+    def _network(self, device: str) -> nn.Module:
+        _ = self.digest  # says what is missing
+        return kept_model(self.path, device)
 
 
 def _fitting(said: Logits, ours: Logits, teacher: Teacher) -> Logits:
