@@ -4,8 +4,11 @@ python benchmarks/learned_attacks.py advgan --target mnist_lenet5_clean
 python benchmarks/learned_attacks.py advgan --target mnist_cnn_pgd
 python benchmarks/learned_attacks.py advgan --target mnist_lenet5_clean --black-box scores
 python benchmarks/learned_attacks.py nag --target mnist_lenet5_clean
+python benchmarks/learned_attacks.py latent --target mnist_lenet5_adv
 
 Generators learn on training rows and are chosen on 2000 rows cut from them; test rows are attacked once, at the end.
+The latent search needs no rows: a GAN with labels learns on training rows, `mnist_cnn_pgd` judges what it draws, and
+another network, which neither the search nor the judge knows, is asked how many of the successes it sees as meant.
 """
 
 from __future__ import annotations
@@ -27,15 +30,20 @@ from adamant.evaluation.counting import share
 from adamant.generation.advgan import AdvGAN, Distilled, Small
 from adamant.generation.base import Material
 from adamant.generation.fit import Match, Play, fit
+from adamant.generation.gan import GAN
+from adamant.generation.judge import train_judge
+from adamant.generation.latent import unrestricted
 from adamant.generation.nag import NAG
+from adamant.generation.nets import Auxiliary
 from adamant.goals import Untargeted
+from adamant.models import Architecture, save_model
 
 ACCESS = {"scores": am.ScoresOnly(), "labels": am.LabelsOnly()}
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("what", choices=("advgan", "nag"))
+    parser.add_argument("what", choices=("advgan", "nag", "latent"))
     parser.add_argument("--target", default="mnist_lenet5_clean", help="one of the reference networks")
     parser.add_argument("--black-box", choices=tuple(ACCESS), help="learn on a surrogate, by what the target shows")
     parser.add_argument("--eps", type=float, default=0.3)
@@ -45,13 +53,15 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=0.03, help="weight of the hinge on the size of a change")
     parser.add_argument("--realism", type=float, default=0.1, help="weight of the discriminator")
     parser.add_argument("--diversity", type=float, default=5.0)
+    parser.add_argument("--reach", type=float, default=0.5, help="of the latent search, in standard deviations")
+    parser.add_argument("--rows", type=int, default=500, help="of the latent search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate", action="store_true", help="stop before the test rows")
     parser.add_argument("--out", type=Path, default=Path("runs/learned"))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     heading(f"{asked.what}: {' '.join(f'{k}={v}' for k, v in vars(asked).items() if not isinstance(v, Path))}")
-    learned(asked)
+    unrestricted_examples(asked) if asked.what == "latent" else learned(asked)
 
 
 def game(asked: argparse.Namespace) -> AdvGAN | NAG:
@@ -89,6 +99,45 @@ def learned(asked: argparse.Namespace) -> None:
     ]  # fmt: skip
     for attack in (*ours, am.Draws(steps=0), am.PGD(steps=40)):
         told(attack, target, test, threat, folder)
+
+
+def unrestricted_examples(asked: argparse.Namespace) -> None:
+    folder = asked.out / "gan"
+    if not (folder / "game.safetensors").is_file():
+        data = am.load_data("mnist", split="train", data_dir=asked.data_dir)
+        validation = am.load_data("mnist", split="val", limit=2000, data_dir=asked.data_dir)
+        material = Material(data=data, validation=validation, judge=train_judge(data))
+        play = Play(steps=100 if asked.quick else asked.steps, measures=2)
+        played = fit(Match(game=GAN(labels=Auxiliary()), material=material, play=play, folder=folder))
+        print(f"the GAN: {played.seconds:.0f} s, {played.measured[-1]}", flush=True)
+    architecture = Architecture(name="zoo:cnn", shape=(1, 28, 28), classes=10)
+    save_model(network("mnist_cnn_pgd", asked.models_dir), folder / "judge.safetensors", architecture=architecture)
+    x, y, threat = unrestricted(
+        str(folder / "game.safetensors"), str(folder / "judge.safetensors"), 50 if asked.quick else asked.rows,
+        reach=asked.reach, seed=asked.seed + (not asked.validate),
+    )  # fmt: skip
+    target = network(asked.target, asked.models_dir)
+    other = network(
+        "mnist_lenet5_clean" if asked.target != "mnist_lenet5_clean" else "mnist_lenet5_adv", asked.models_dir
+    )
+    for attack in (am.LatentSearch(), am.PGD(steps=50), am.RandomSearch(steps=200), am.Draws(steps=50)):
+        held: list[am.Outcome] = []
+        clock = timed(lambda: held.append(run(attack, target, x, Untargeted(y), threat)))
+        out = held[0]
+        right, fell = int((out.status != am.Status.WRONG_ALREADY).sum()), out.broken
+        found = share(int(fell.sum()), right)
+        with torch.no_grad():
+            seen = float((other(out.x_adv[fell]).argmax(1) == y[fell]).double().mean()) if fell.any() else 0.0
+        print(
+            f"{type(attack).__name__}, {attack.steps} steps: {found['correct']} of {right} drawn inputs that the model had "
+            f"right fell, {found['accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}], each seen as meant by the "
+            f"judge; another network sees {seen:.1%} of them so; {1000 * clock.cpu / len(x):.1f} CPU s per 1000",
+            flush=True,
+        )
+        rows = [i for k in range(10) for i in (fell & (y == k)).nonzero()[:2, 0].tolist()]
+        if rows:
+            name = f"{asked.target}-{type(attack).__name__.lower()}.png"
+            tiles(torch.stack([x[rows], out.x_adv[rows]])).save(folder / name)
 
 
 def told(attack: Attack, target: nn.Module, test: DataSet, threat: am.Linf, folder: Path) -> None:

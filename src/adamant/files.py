@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, what is in them as one number, and folders that say why they cannot be written."""
+"""Files that appear whole or not at all, their digests, and folders that say why they cannot be written."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Latent(Pictures):
         drawn, agreed = self.start(str(x.device))
         if drawn.shape != x.shape or not torch.allclose(drawn.to(x), x, atol=1e-4):
             raise InputError(
-                "The inputs are not what the generator draws at these latents: take those of unrestricted."
+                "The inputs are not what the generator draws at the codes: take those of unrestricted."
             )
         if not bool(agreed.all()):
             raise InputError(
