@@ -15,8 +15,8 @@ from adamant.errors import InputError
 from adamant.generation.judge import Judge
 from adamant.generation.reference import Reference
 from adamant.random import Rng
-from adamant.threats import Projectable
 from adamant.runtime.average import Average
+from adamant.threats import Projectable
 
 Shape = tuple[int, ...]
 

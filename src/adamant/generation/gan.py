@@ -16,6 +16,7 @@ from adamant.generation.monitor import labels_there, look_at, sound
 from adamant.generation.nets import Auxiliary, Conditioning, Discriminator, Generator, Nets, fitting, pair
 from adamant.random import Rng
 from adamant.runtime.average import EMA
+from adamant.runtime.optimizers import Adam
 
 
 @final
@@ -33,7 +34,7 @@ class GAN:
     labels: Conditioning | None = None
     spectral: bool = False  # Miyato et al., 2018, arXiv:1802.05957, on every layer of the discriminator
     critics: int = 1
-    rate: float = 5e-4  # of both players
+    rate: float = 1e-3  # of both players
     average: EMA | None = EMA(0.995)  # of the generator
 
     averaged: ClassVar[tuple[str, ...]] = ("generator",)
@@ -61,7 +62,7 @@ class GAN:
     def players(self, networks: nn.Module) -> dict[str, torch.optim.Optimizer]:
         """Adam without momentum, whose memory of the other player's past moves would only mislead."""
         return {
-            name: torch.optim.Adam(networks.get_submodule(name).parameters(), self.rate, betas=(0.0, 0.99))
+            name: Adam(self.rate, betas=(0.0, 0.99)).build(networks.get_submodule(name), 0.0)
             for name in ("discriminator", "generator")
         }
 
@@ -74,7 +75,7 @@ class GAN:
 
     def sample(self, networks: nn.Module, rng: Rng, y: Tensor | None = None) -> Tensor:
         """One input for each stream."""
-        make, look = _both(networks)
+        make, _ = _both(networks)
         if self.conditional and y is None:
             y = rng.fold("label").integers(make.classes, 1)[:, 0]
         z = rng.fold("latent").normal(make.latent)
@@ -105,7 +106,8 @@ class GAN:
         loss = self.loss.discriminator(real, fake)
         told = {"discriminator": loss.detach()}
         if isinstance(self.labels, Auxiliary):
-            assert named is not None and y is not None
+            assert named is not None
+            assert y is not None
             loss = loss + self.labels.weight * F.cross_entropy(named, torch.cat([y, y]))
         for penalty in self.penalties:
             if move % penalty.every == 0:
@@ -124,7 +126,8 @@ class GAN:
         loss = self.loss.generator(real, fake)
         told = {"generator": loss.detach()}
         if isinstance(self.labels, Auxiliary):
-            assert named is not None and y is not None
+            assert named is not None
+            assert y is not None
             loss = loss + self.labels.weight * F.cross_entropy(named, y)
         turn.descend("generator", loss)
         return told

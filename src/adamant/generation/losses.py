@@ -87,7 +87,7 @@ class Relativistic:
     """Each made row is compared with a real one: which of the pair is real?"""
 
     formula: ClassVar[str] = "D: sp(D(x') - D(x)); G: sp(D(x) - D(x'))"
-    source: ClassVar[str] = "Jolicoeur-Martineau, 2018, arXiv:1807.00734; with R1 and R2: Huang et al., arXiv:2501.05441"
+    source: ClassVar[str] = "Jolicoeur-Martineau, 2018, arXiv:1807.00734; beside R1 and R2: Huang et al., 2501.05441"
     paired: ClassVar[bool] = True
 
     def discriminator(self, real: Tensor, made: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class R1:
     formula: ClassVar[str] = "gamma / 2 * |grad D(x)|^2"
     source: ClassVar[str] = "Mescheder et al., 2018, arXiv:1801.04406"
 
-    gamma: float = 1.0
+    gamma: float = 0.1
     every: int = 8
 
     def __call__(self, critic: Critic, real: Tensor, made: Tensor, rng: Rng) -> Tensor:
@@ -140,7 +140,7 @@ class R2:
     formula: ClassVar[str] = "gamma / 2 * |grad D(x')|^2"
     source: ClassVar[str] = "Mescheder et al., 2018, arXiv:1801.04406"
 
-    gamma: float = 1.0
+    gamma: float = 0.1
     every: int = 8
 
     def __call__(self, critic: Critic, real: Tensor, made: Tensor, rng: Rng) -> Tensor:

@@ -1,4 +1,4 @@
-"""How far made inputs are from real ones, on the features of a classifier; every figure beside its floor and ceiling."""
+"""How far made inputs are from real ones, on the features of a classifier; each figure beside floor and ceiling."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _warnings(found: dict[str, float], classes: int) -> list[str]:
     said: list[str] = []
     if found["modes"] < classes:
         said.append(
-            f"Only {found['modes']:.0f} of {classes} classes are made (each 1 % of the samples at least): the generator "
+            f"Only {found['modes']:.0f} of {classes} classes are made (1 % of samples each, at least): the generator "
             "collapses; lower the rate, or take a larger gamma in R1."
         )
     elif found["entropy"] < 0.85:

@@ -177,7 +177,7 @@ class Projection:
 @final
 @dataclass(frozen=True)
 class Auxiliary:
-    """The discriminator names the class as well, and both players want it right (Odena et al., 2017, 1610.09585)."""
+    """The discriminator names the class too, and both players want it right (Odena et al., 2017, arXiv:1610.09585)."""
 
     weight: float = 1.0
 
@@ -216,7 +216,8 @@ class Discriminator(nn.Module):
         features = self.body(x)
         logit, named = self.head(features)[:, 0], self.label(features) if self.label else None
         if self.projects:
-            assert named is not None and y is not None
+            assert named is not None
+            assert y is not None
             return logit + named.gather(1, y[:, None])[:, 0], None
         return logit, named
 
