@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import arguments, heading, network, timed
+from common import Clock, arguments, heading, network, timed
 from PIL import Image
 from torch import Tensor, nn
 
@@ -37,6 +37,7 @@ from adamant.generation.nag import NAG
 from adamant.generation.nets import Auxiliary
 from adamant.goals import Untargeted
 from adamant.models import Architecture, save_model
+from adamant.threats import Parametric, Projectable
 
 ACCESS = {"scores": am.ScoresOnly(), "labels": am.LabelsOnly()}
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--target", default="mnist_lenet5_clean", help="one of the reference networks")
     parser.add_argument("--black-box", choices=tuple(ACCESS), help="learn on a surrogate, by what the target shows")
     parser.add_argument("--eps", type=float, default=0.3)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--confidence", type=float, default=5.0)
     parser.add_argument("--size", type=float, default=0.03, help="weight of the hinge on the size of a change")
@@ -89,6 +90,7 @@ def learned(asked: argparse.Namespace) -> None:
     )  # fmt: skip
     print(f"learned in {time.process_time() - began:.0f} CPU s; best at step {played.best_step} of {steps}")
     for entry in played.measured:
+        entry = {k: v for k, v in entry.items() if isinstance(v, float)}
         print("  " + " ".join(f"{k} {v:.3f}" for k, v in entry.items()), flush=True)
     if asked.validate:
         return
@@ -121,16 +123,14 @@ def unrestricted_examples(asked: argparse.Namespace) -> None:
         "mnist_lenet5_clean" if asked.target != "mnist_lenet5_clean" else "mnist_lenet5_adv", asked.models_dir
     )
     for attack in (am.LatentSearch(), am.PGD(steps=50), am.RandomSearch(steps=200), am.Draws(steps=50)):
-        held: list[am.Outcome] = []
-        clock = timed(lambda: held.append(run(attack, target, x, Untargeted(y), threat)))
-        out = held[0]
+        out, clock = judged(attack, target, x, y, threat)
         right, fell = int((out.status != am.Status.WRONG_ALREADY).sum()), out.broken
         found = share(int(fell.sum()), right)
         with torch.no_grad():
             seen = float((other(out.x_adv[fell]).argmax(1) == y[fell]).double().mean()) if fell.any() else 0.0
         print(
-            f"{type(attack).__name__}, {attack.steps} steps: {found['correct']} of {right} drawn inputs that the model had "
-            f"right fell, {found['accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}], each seen as meant by the "
+            f"{type(attack).__name__}, {attack.steps} steps: {found['correct']} of {right} drawn inputs that the model "
+            f"had right fell, {found['accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}], each seen as meant by the "
             f"judge; another network sees {seen:.1%} of them so; {1000 * clock.cpu / len(x):.1f} CPU s per 1000",
             flush=True,
         )
@@ -140,11 +140,17 @@ def unrestricted_examples(asked: argparse.Namespace) -> None:
             tiles(torch.stack([x[rows], out.x_adv[rows]])).save(folder / name)
 
 
+def judged(
+    attack: Attack, target: nn.Module, x: Tensor, y: Tensor, threat: Projectable | Parametric
+) -> tuple[am.Outcome, Clock]:
+    held: list[am.Outcome] = []
+    clock = timed(lambda: held.append(run(attack, target, x, Untargeted(y), threat)))
+    return held[0], clock
+
+
 def told(attack: Attack, target: nn.Module, test: DataSet, threat: am.Linf, folder: Path) -> None:
     """Judge the attack on the test rows, all of which count; the pictures are of the first row of each class."""
-    held: list[am.Outcome] = []
-    clock = timed(lambda: held.append(run(attack, target, test.x, Untargeted(test.y), threat)))
-    out, n = held[0], len(test.y)
+    (out, clock), n = judged(attack, target, test.x, test.y, threat), len(test.y)
     inside = bool(threat.contains(out.x_adv, test.x).all())
     found = share(round(out.robust_accuracy * n), n)
     print(

@@ -23,7 +23,7 @@ from adamant.threats import Linf, Projectable
 
 KEY = "adamant.game"  # under which the file of a game says what it is
 LANES = 16
-_STEEP = 3.0
+_STEEP = 2.0  # root mean square
 CHILD = "generator"  # among the networks of a game, and where its file describes it
 
 
@@ -53,14 +53,16 @@ class Changes(nn.Module):
     def __init__(self, outline: Outline) -> None:
         super().__init__()
         self.outline = outline
-        self.net = _residual(outline) if outline.pictorial else _dense(outline)
+        if not outline.pictorial:
+            self.net: nn.Module = _dense(outline)
+        else:
+            self.net = _decoder(outline) if outline.noise else _Residual(outline.shape[0], outline.wide, outline.blocks)
 
     def forward(self, source: Tensor) -> Tensor:
+        # A change is often best at its ends nearly everywhere, and there tanh has no slope left to learn by: of bounded
+        # length before it, it never gets there.
         v = self.net(source).flatten(1)
-        if self.outline.noise:
-            # One change for all is best at its ends nearly everywhere, and there tanh has no slope left to learn by:
-            # of a fixed length before it, it never gets there.
-            v = _STEEP * v / v.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt()
+        v = v * (_STEEP / v.square().mean(1, keepdim=True).clamp_min(1e-12).sqrt()).clamp(max=1.0)
         return v.tanh().view(-1, *self.outline.shape)
 
 
@@ -84,18 +86,36 @@ def _convolution(inside: int, outside: int, *, stride: int = 1) -> list[nn.Modul
     ]  # fmt: skip
 
 
-def _residual(o: Outline) -> nn.Sequential:
-    """Encoder, residual blocks at a quarter of the side, decoder (Xiao et al., 2018, arXiv:1801.02610, in small)."""
+class _Residual(nn.Module):
+    """Encoder, residual blocks at a quarter of the side, decoder (Xiao et al., 2018, arXiv:1801.02610, in small).
+
+    What the encoder saw at each size is handed over to the decoder (Ronneberger et al., 2015, arXiv:1505.04597): edges
+    of strokes are a matter of single pixels.
+    """
+
+    def __init__(self, channels: int, wide: int, blocks: int) -> None:
+        super().__init__()
+        self.down = nn.Sequential(*_convolution(channels, wide, stride=2))
+        self.deep = nn.Sequential(
+            *_convolution(wide, 2 * wide, stride=2), *(_Block(2 * wide) for _ in range(blocks)),
+            nn.Upsample(scale_factor=2), *_convolution(2 * wide, wide),
+        )  # fmt: skip
+        self.up = nn.Sequential(*_convolution(2 * wide, wide), nn.Upsample(scale_factor=2))
+        self.last = nn.Sequential(
+            nn.Conv2d(wide + channels, wide, 3, padding=1), nn.ReLU(), nn.Conv2d(wide, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self.down(x)
+        return self.last(torch.cat([self.up(torch.cat([self.deep(half), half], 1)), x], 1))
+
+
+def _decoder(o: Outline) -> nn.Sequential:
+    """Noise to a picture."""
     (channels, h, w), wide = o.shape, o.wide
-    if o.noise:
-        start: list[nn.Module] = [
-            nn.Linear(o.noise, 2 * wide * (h // 4) * (w // 4)), nn.Unflatten(1, (2 * wide, h // 4, w // 4)),
-            nn.GroupNorm(4, 2 * wide), nn.ReLU(),
-        ]  # fmt: skip
-    else:
-        start = [*_convolution(channels, wide, stride=2), *_convolution(wide, 2 * wide, stride=2)]
     return nn.Sequential(
-        *start, *(_Block(2 * wide) for _ in range(o.blocks)),
+        nn.Linear(o.noise, 2 * wide * (h // 4) * (w // 4)), nn.Unflatten(1, (2 * wide, h // 4, w // 4)),
+        nn.GroupNorm(4, 2 * wide), nn.ReLU(), *(_Block(2 * wide) for _ in range(o.blocks)),
         nn.Upsample(scale_factor=2), *_convolution(2 * wide, wide),
         nn.Upsample(scale_factor=2), nn.Conv2d(wide, channels, 3, padding=1),
     )  # fmt: skip

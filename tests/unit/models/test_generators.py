@@ -5,34 +5,16 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from tests.unit.models.changes import inputs, kept, wild
 
 import adamant as am
 from adamant.batch import PerRow, Shared
 from adamant.errors import InputError, ModelError
+from adamant.files import sha256
 from adamant.models.generators import Outline, build_changes, changed, described, draw, in_lanes, load_changes
 from adamant.random import Rng
 
 SHAPES = ((12,), (1, 8, 8), (3, 12, 16), (1, 28, 28))
-
-
-def inputs(shape, n=20):
-    return (Rng.of(3, n).uniform(*shape) * 1.5 - 0.25).clamp(0, 1)
-
-
-def wild(shape, **more):
-    """A network whose changes reach their ends."""
-    net = build_changes(Outline(shape=shape, **more), 1)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.mul_(3)
-    return net
-
-
-def kept(path, net, **config):
-    said = {"adamant.game": json.dumps({"generator": described(net), **config})}
-    tensors = {f"generator.{k}": v for k, v in net.state_dict().items()}
-    path.write_bytes(safetensors.torch.save(tensors, metadata=said))
-    return str(path)
 
 
 @pytest.mark.parametrize("noise", [0, 5])
@@ -135,8 +117,6 @@ def test_a_file_that_is_written_again_is_read_again(tmp_path):
 
 def test_a_pinned_file(tmp_path):
     path, like = kept(tmp_path / "g.safetensors", wild((12,))), torch.zeros(1)
-    from adamant.files import sha256
-
     assert load_changes(path, like, wanted=sha256(path)[:12].upper()).outline.shape == (12,)
     with pytest.raises(InputError, match="it is another file"):
         load_changes(path, like, wanted="0123456789")
