@@ -130,8 +130,8 @@ def unrestricted_examples(asked: argparse.Namespace) -> None:
             seen = float((other(out.x_adv[fell]).argmax(1) == y[fell]).double().mean()) if fell.any() else 0.0
         print(
             f"{type(attack).__name__}, {attack.steps} steps: {found['correct']} of {right} drawn inputs that the model "
-            f"had right fell, {found['accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}], each seen as meant by the "
-            f"judge; another network sees {seen:.1%} of them so; {1000 * clock.cpu / len(x):.1f} CPU s per 1000",
+            f"had right fell, {found['accuracy']:.3f} [{found['low']:.3f}, {found['high']:.3f}], each seen as meant by "
+            f"the judge; another network sees {seen:.1%} of them so; {1000 * clock.cpu / len(x):.1f} CPU s per 1000",
             flush=True,
         )
         rows = [i for k in range(10) for i in (fell & (y == k)).nonzero()[:2, 0].tolist()]

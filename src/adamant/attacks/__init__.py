@@ -36,10 +36,10 @@ from adamant.attacks.variance import VMIFGSM
 from adamant.attacks.zoo import ZOO
 
 __all__ = [
-    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NAG", "NIFGSM", "PDPGD",
-    "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "AdvGAN", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe",
-    "GeoDA", "Here", "HopSkipJump", "Insist", "LatentSearch", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
-    "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
-    "Union", "Within", "printable", "universal",
+    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NAG", "NIFGSM",
+    "PDPGD", "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "AdvGAN", "Anywhere", "Bandits", "Best", "BoundaryAttack",
+    "CarliniWagner", "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget",
+    "FrankWolfe", "GeoDA", "Here", "HopSkipJump", "Insist", "LatentSearch", "Near", "Nearest", "OnePixel",
+    "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS",
+    "Square", "SuperDeepFool", "SurFree", "Union", "Within", "printable", "universal",
 ]  # fmt: skip
