@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast, final
 
 import safetensors.torch
-import torch
 from torch import nn
 
 from adamant.errors import InputError, ModelError
@@ -87,8 +86,3 @@ def _config(path: Path, text: str) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"What {path} says of itself cannot be read ({error!r} in {text[:80]!r}).") from error
-
-
-def device_of(networks: nn.Module) -> torch.device:
-    """Where the networks are."""
-    return next(networks.parameters()).device

@@ -219,7 +219,8 @@ class _Playing:
         sums = {k.split("/")[1]: v for k, v in progress.memory.items() if k.startswith("loss/")}
         progress.memory = {k: v for k, v in progress.memory.items() if not k.startswith("loss/")}
         losses = {f"loss_{name}": float(held[0] / held[1]) for name, held in sums.items()}
-        words = ", ".join(f"{name} {value:.3g}" for name, value in list(found.figures.items())[:_TOLD])
+        told = ", ".join(f"{name} {value:.3g}" for name, value in list(found.figures.items())[:_TOLD])
+        words = ". ".join((told, *found.warnings))
         return Verdict(score=score, facts={"score": score[0], **found.figures, **losses}, words=words)
 
     def _turn(self, step: int, done: float) -> Turn:

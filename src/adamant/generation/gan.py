@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, cast, final
 
@@ -14,9 +15,12 @@ from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import R1, Loss, NonSaturating, Penalty
 from adamant.generation.monitor import labels_there, look_at, sound
 from adamant.generation.nets import Auxiliary, Conditioning, Discriminator, Generator, Nets, fitting, pair
+from adamant.generation.pictures import Grid
 from adamant.random import Rng
 from adamant.runtime.average import EMA
 from adamant.runtime.optimizers import Adam
+
+_WAYS, _STEPS = 8, 10
 
 
 @final
@@ -67,7 +71,7 @@ class GAN:
         }
 
     def update(self, networks: nn.Module, turn: Turn) -> dict[str, Tensor]:
-        """The discriminator's moves, each against new rows, then the generator's."""
+        """The discriminator's moves, each against rows made anew, then the generator's."""
         losses: dict[str, Tensor] = {}
         for move in range(self.critics):
             losses |= self._look(networks, turn, turn.rng.fold(f"move {move}"), turn.step * self.critics + move)
@@ -89,12 +93,36 @@ class GAN:
         """Distance and shares of features, modes and spread, and how often the discriminator is right."""
         return look_at(self, networks, material, seed)
 
+    def gallery(self, networks: nn.Module, material: Material, seed: int) -> tuple[Grid, ...]:
+        """Ways from one sample to another, and samples beside the training rows that they are nearest to."""
+        if len(material.shape) != 3:
+            return ()
+        return (self._between(networks, material, seed), self._beside(networks, material, seed))
+
     def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
         """A hundred, class by class where it takes labels."""
         n = 100
         y = torch.arange(n) * material.classes // n if self.conditional else None
         device = next(networks.parameters()).device
         return self.sample(networks, Rng.of(seed, n).to(device).fold("show"), None if y is None else y.to(device))
+
+    def _between(self, networks: nn.Module, material: Material, seed: int) -> Grid:
+        make, _ = _both(networks)
+        device = next(networks.parameters()).device
+        ends = Rng.of(seed, 2 * _WAYS).to(device).fold("ends").normal(make.latent)
+        angle = torch.linspace(0, math.pi / 2, _STEPS, device=device)[None, :, None]
+        z = (ends[:_WAYS, None] * angle.cos() + ends[_WAYS:, None] * angle.sin()).flatten(0, 1)
+        y = torch.arange(_WAYS, device=device).repeat_interleave(_STEPS) % material.classes
+        x = make(z, y if self.conditional else None)
+        return Grid(title="From one sample to another", x=x, columns=_STEPS)
+
+    def _beside(self, networks: nn.Module, material: Material, seed: int) -> Grid:
+        x = self.show(networks, material, seed)[:: 100 // _STEPS][:_STEPS].cpu()
+        among = material.data.x
+        near = torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)
+        return Grid(
+            title="Samples, and below each the nearest training row", x=torch.cat([x, among[near]]), columns=_STEPS
+        )
 
     def _look(self, networks: nn.Module, turn: Turn, rng: Rng, move: int) -> dict[str, Tensor]:
         make, look = _both(networks)

@@ -60,6 +60,7 @@ def train_judge(data: DataSet, seed: int = 0, *, steps: int = 400) -> Judge:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    optimizer.zero_grad()
     return judge.eval().requires_grad_(False)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant.errors import InputError
-from adamant.generation.base import Material, Measured
+from adamant.generation.base import Material, Measured, Sampler
 from adamant.generation.measures import entropy, likeness, modes
 from adamant.random import Rng, permutation
 
@@ -51,7 +51,7 @@ def asked_labels(n: int, classes: int) -> Tensor:
 
 
 @torch.no_grad()
-def samples(game: Watched, networks: nn.Module, n: int, *, seed: int, y: Tensor | None = None) -> Tensor:
+def samples(game: Sampler, networks: nn.Module, n: int, *, seed: int, y: Tensor | None = None) -> Tensor:
     """So many inputs (n *d), on the processor; each depends on the seed, its own number and its label alone."""
     device = next(networks.parameters()).device
     rng, parts = Rng.of(seed, n).fold("sample").to(device), list[Tensor]()

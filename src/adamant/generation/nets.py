@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from adamant.errors import InputError
+from adamant.generation.base import Shape
 from adamant.models import load_model
 from adamant.models.init import materialise
 from adamant.random import sealed
 
-Shape = tuple[int, ...]
 Parts = tuple[nn.Module, nn.Module, int]  # from latents to inputs, from inputs to features, and how many features
 
 
