@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--reach", type=float, default=0.5, help="of the latent search, in standard deviations")
     parser.add_argument("--rows", type=int, default=500, help="of the latent search")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on where the last run stopped")
     parser.add_argument("--validate", action="store_true", help="stop before the test rows")
     parser.add_argument("--out", type=Path, default=Path("runs/learned"))
     asked = parser.parse_args()
@@ -84,7 +85,7 @@ def learned(asked: argparse.Namespace) -> None:
     began = time.process_time()
     played = fit(
         Match(
-            game=game(asked), material=material, seed=asked.seed, folder=folder,
+            game=game(asked), material=material, seed=asked.seed, folder=folder, resume=asked.resume,
             play=Play(steps=steps, batch_size=128, measures=max(2, steps // 150)),
         )
     )  # fmt: skip
