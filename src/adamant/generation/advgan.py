@@ -24,6 +24,7 @@ from adamant.models.generators import Changes, Outline, build_changes, changed, 
 from adamant.models.init import materialise
 from adamant.models.zoo import build
 from adamant.runtime.average import Average
+from adamant.shards import Shard
 
 _REALISM = NonSaturating()
 
@@ -61,7 +62,7 @@ class Distilled:
     def ask(self, networks: nn.Module, material: Material, x: Inputs) -> Tensor:
         """The model's answer as probabilities, with its cost in the books."""
         logits = answers(material, x, self.access)
-        cast(Queries, networks.get_submodule("queries")).count += len(x)
+        cast(Queries, networks.get_submodule("queries")).count += len(x) * Shard.here().world  # all have as many rows
         return logits if isinstance(self.access, LabelsOnly) else logits.float().softmax(1)
 
 
@@ -83,7 +84,6 @@ class Queries(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class AdvGAN:
     """L = E max(Z_y - max_{j != y} Z_j, -confidence) + realism E sp(-D(z)) + weight E max(0, ||z - x||_2 - bound).
-
 
     Xiao et al., 2018, arXiv:1801.02610: z = x + G(x), put inside the threat model by its own projection, Z the logits
     of the attacked model (never its probabilities, whose slope vanishes where it is sure), D the discriminator's logit.
@@ -136,14 +136,18 @@ class AdvGAN:
         model, threat = victim(turn.material)
         critic, losses = networks.get_submodule("discriminator"), dict[str, Tensor]()
         made = changed(networks.get_submodule("generator"), turn.x, threat)
-        losses["discriminator"] = _REALISM.discriminator(critic(turn.x), critic(made.detach()))
-        turn.descend("discriminator", losses["discriminator"])
+        if self.realism:
+            losses["discriminator"] = _REALISM.discriminator(critic(turn.x), critic(made.detach()))
+            turn.descend("discriminator", losses["discriminator"])
         if self.distilled:
             model, losses["surrogate"] = networks.get_submodule("surrogate"), self._distil(networks, turn, made)
         with untouched(model, seed=turn.step):
             losses["adversarial"] = leave(ask(model, made), goal_of(turn.y, self.toward), self.confidence).mean()
-            losses["realism"] = _REALISM.generator(critic(turn.x).detach(), critic(made))
-            loss = losses["adversarial"] + self.realism * losses["realism"]
+            loss = losses["adversarial"]
+            if self.realism:
+                fake = critic(made)
+                losses["realism"] = _REALISM.generator(fake, fake)
+                loss = loss + self.realism * losses["realism"]
             if self.small:
                 losses["size"] = self.small(made, turn.x).mean()
                 loss = loss + self.small.weight * losses["size"]
