@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="of the latent search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on where the last run stopped")
+    parser.add_argument("--learned", action="store_true", help="judge the generator that lies in the folder")
+    parser.add_argument("--search-rows", type=int, default=10000, help="test rows for PGD-40, which takes its time")
     parser.add_argument("--validate", action="store_true", help="stop before the test rows")
     parser.add_argument("--out", type=Path, default=Path("runs/learned"))
     asked = parser.parse_args()
@@ -75,12 +77,7 @@ def game(asked: argparse.Namespace) -> AdvGAN | NAG:
     )  # fmt: skip
 
 
-def learned(asked: argparse.Namespace) -> None:
-    target, threat = network(asked.target, asked.models_dir), am.Linf(asked.eps)
-    data = am.load_data("mnist", split="train", data_dir=asked.data_dir)
-    validation = am.load_data("mnist", split="val", limit=2000, data_dir=asked.data_dir)
-    material = Material(data=data, validation=validation, target=target, threat=threat)
-    folder = asked.out / f"{asked.what}-{asked.target}-{asked.black_box or 'white'}"
+def learn(asked: argparse.Namespace, material: Material, folder: Path) -> None:
     steps = 100 if asked.quick else asked.steps
     began = time.process_time()
     played = fit(
@@ -93,6 +90,16 @@ def learned(asked: argparse.Namespace) -> None:
     for entry in played.measured:
         entry = {k: v for k, v in entry.items() if isinstance(v, float)}
         print("  " + " ".join(f"{k} {v:.3f}" for k, v in entry.items()), flush=True)
+
+
+def learned(asked: argparse.Namespace) -> None:
+    target, threat = network(asked.target, asked.models_dir), am.Linf(asked.eps)
+    data = am.load_data("mnist", split="train", data_dir=asked.data_dir)
+    validation = am.load_data("mnist", split="val", limit=2000, data_dir=asked.data_dir)
+    material = Material(data=data, validation=validation, target=target, threat=threat)
+    folder = asked.out / f"{asked.what}-{asked.target}-{asked.black_box or 'white'}"
+    if not asked.learned:
+        learn(asked, material, folder)
     if asked.validate:
         return
     test = am.load_data("mnist", split="test", limit=1000 if asked.quick else None, data_dir=asked.data_dir)
@@ -100,8 +107,9 @@ def learned(asked: argparse.Namespace) -> None:
     ours: list[Attack] = [am.AdvGAN(generator=path)] if asked.what == "advgan" else [
         am.NAG(generator=path, steps=0), am.NAG(generator=path)
     ]  # fmt: skip
-    for attack in (*ours, am.Draws(steps=0), am.PGD(steps=40)):
+    for attack in (*ours, am.Draws(steps=0)):
         told(attack, target, test, threat, folder)
+    told(am.PGD(steps=40), target, test.take(torch.arange(min(len(test), asked.search_rows))), threat, folder)
 
 
 def unrestricted_examples(asked: argparse.Namespace) -> None:
