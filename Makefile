@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 LISTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format bench docs lock clean
+.PHONY: help demo test test-bridge test-slow lint format bench docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -17,10 +17,13 @@ demo: $(VENV)/run.done  ## the whole story on embedded data, a report at the end
 	$(BIN)/adamant demo
 
 test: $(VENV)/test.done  ## the fast tests
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" --ignore tests/bridge
+
+test-bridge: $(VENV)/bridge.done  ## models of Keras, TensorFlow, JAX, ONNX, Hugging Face and others
+	$(BIN)/python -m pytest -n 2 tests/bridge
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes or need the real data
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/bridge
 
 lint: $(VENV)/lint.done  ## ruff, pyright, import-linter
 	$(BIN)/ruff check .
@@ -60,6 +63,10 @@ $(VENV)/lint.done: $(VENV)/test.done
 	$(PIP) --group lint
 	@touch $@
 
+$(VENV)/bridge.done: $(VENV)/test.done
+	$(PIP) --group bridge
+	@touch $@
+
 $(VENV)/bench.done: $(VENV)/run.done
 	$(PIP) --group peers
 	@touch $@
@@ -72,7 +79,7 @@ lock:  ## write constraints.txt anew: the newest of everything, beside the torch
 	rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(VENV)-lock/bin/python -m pip install --quiet --editable . --group test --group lint --group docs --group peers
+	$(VENV)-lock/bin/python -m pip install --quiet --editable . --group test --group lint --group docs --group peers --group bridge
 	$(VENV)-lock/bin/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools \
 	    | sed 's/+.*//' > constraints.txt
 	rm -rf $(VENV)-lock

@@ -26,8 +26,8 @@ from adamant.evaluation import QUICK
 from adamant.goals import Untargeted
 from adamant.models import Architecture, build, save_model
 from adamant.training import Adam, Job, Plan, fit, recipes
-from adamant.training.outer import Layered, leaves
 from adamant.training.teacher import Teacher
+from adamant.training.views import Layered, leaves
 
 THREATS = {"Linf": am.Linf(0.15), "L2": am.L2(0.7), "L1": am.L1(3.0)}
 PLAN = Plan(epochs=30, batch_size=64, optimizer=Adam(3e-3), select_rows=100)

@@ -74,7 +74,7 @@ CASES = {
         network="wide-cnn",
         threat=am.Linf(0.1),
         recipe=_tough(4, 0.45),
-        plan=Plan(epochs=10, batch_size=128, optimizer=Adam(2e-3)),
+        plan=Plan(epochs=8, batch_size=128, optimizer=Adam(2e-3)),
     ),
     "signs": Case(
         data="gtsrb_32",

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
 from adamant.batch import Rows
@@ -24,6 +24,20 @@ class Sight(IntEnum):
     LABELS = 0
     SCORES = 1
     GRADIENT = 2
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A module that says how much it shows; one that says nothing shows its gradient."""
+
+    @property
+    def shows(self) -> Sight: ...
+
+
+def sight(model: Any) -> Sight:
+    """How much a model shows: the least of what its parts show."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    return min((m.shows for m in parts if isinstance(m, Shows)), default=Sight.GRADIENT)
 
 
 class Cost(NamedTuple):
@@ -64,6 +78,7 @@ class Access(Protocol):
     """One way of looking at a model."""
 
     gives: ClassVar[Sight]
+    takes: ClassVar[Sight]  # what it must be shown by the model
     exact: ClassVar[bool]  # what it shows is the model's answer at z, and not at something like it
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -87,6 +102,7 @@ class WhiteBox:
     """Logits and the exact gradient, from one and the same pass."""
 
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.GRADIENT
     exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -127,6 +143,7 @@ class EOT:
 
     n: int = 20
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.GRADIENT
     exact: ClassVar[bool] = False
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -153,6 +170,7 @@ class NES:
     n: int = 50
     sigma: float = 0.001
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.SCORES
     exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -173,6 +191,7 @@ class SPSA:
     n: int = 128
     sigma: float = 0.01
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.SCORES
     exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -188,6 +207,7 @@ class ScoresOnly:
     """Logits (or log probabilities) and nothing else."""
 
     gives: ClassVar[Sight] = Sight.SCORES
+    takes: ClassVar[Sight] = Sight.SCORES
     exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -203,6 +223,7 @@ class LabelsOnly:
     """The predicted class and nothing else: logits come back one-hot, and the loss is NaN."""
 
     gives: ClassVar[Sight] = Sight.LABELS
+    takes: ClassVar[Sight] = Sight.LABELS
     exact: ClassVar[bool] = True
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:
@@ -215,6 +236,11 @@ class LabelsOnly:
 
     def cost(self, *, grad: bool) -> Cost:
         return Cost(1, 0)
+
+
+def plain(model: Any) -> Access:
+    """The strongest access that a model allows without estimating anything."""
+    return {Sight.GRADIENT: WhiteBox(), Sight.SCORES: ScoresOnly(), Sight.LABELS: LabelsOnly()}[sight(model)]
 
 
 def _positive(name: str, n: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Mask
-from adamant.access import Access, Look, Sight
+from adamant.access import Access, Look, Sight, plain, sight
 from adamant.batch import Rows
 from adamant.desk import Problem
 from adamant.errors import AccessError, InputError, ModelError
@@ -145,28 +145,72 @@ class Outcome(Rows):
 
 
 _SHOWN = {Sight.LABELS: "predicted label", Sight.SCORES: "scores", Sight.GRADIENT: "gradient"}
+# By name, as the catalogue is above; a test holds the two together.
+FITTING = {
+    Sight.SCORES: ("Square", "SparseRS", "SimBA", "Bandits", "ZOO", "RandomSearch", "OnePixel"),
+    Sight.LABELS: ("HopSkipJump", "SignOPT", "GeoDA", "RayS", "SurFree", "BoundaryAttack", "Draws"),
+}
 
 
 def check(attack: Attack | Composite, model: Any, x: Any, threat: Projectable | Parametric, access: Access) -> None:
     """Raise ModelError, InputError or AccessError where the attack cannot begin."""
+    check_rows(model, x)
+    check_access(attack, model, access)
+    threat.check(x)
+    ball = Linf(1.0) if isinstance(threat, Parametric) else threat
+    check_threat(attack, ball, x, type(threat).__name__)
+
+
+def check_rows(model: Any, x: Any) -> None:
+    """Raise ModelError for what is no torch module, InputError for what is no batch of rows."""
     if not isinstance(model, nn.Module):
         raise ModelError(f"The model is a {type(model).__name__}, not a torch module: wrap it with adamant.load_model.")
     if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
         what = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"Inputs must be a non-empty batch (rows, ...), got {what}.")
-    if attack.needs > access.gives:
-        raise AccessError(
-            f"{type(attack).__name__} needs the {_SHOWN[attack.needs]} and {type(access).__name__} gives the "
-            f"{_SHOWN[access.gives]}: use access=NES(...) to estimate gradients from scores, or an attack that needs "
-            f"no more than the {_SHOWN[access.gives]} (adamant attacks lists what each needs)."
-        )
     if torch.is_inference(x):
         raise InputError(
             "The inputs were made in torch.inference_mode(), where nothing has a gradient: use torch.no_grad()."
         )
-    threat.check(x)
-    ball = Linf(1.0) if isinstance(threat, Parametric) else threat
-    check_threat(attack, ball, x, type(threat).__name__)
+
+
+def check_sight(model: nn.Module, access: Access) -> None:
+    """Raise AccessError where the model shows less than the access takes."""
+    shown = sight(model)
+    if access.takes > shown:
+        raise AccessError(
+            f"{type(access).__name__} takes the {_SHOWN[access.takes]} and this model shows the {_SHOWN[shown]} only: "
+            f"leave the access out, or give {plain(model)!r}{_estimated(shown)}. {_fitting(shown)}"
+        )
+
+
+def check_access(attack: Attack | Composite, model: nn.Module, access: Access) -> None:
+    """Raise AccessError where the model shows less than the access takes, or the access gives less than is needed."""
+    check_sight(model, access)
+    shown = sight(model)
+    if attack.needs > access.gives:
+        who = f"{type(access).__name__} gives the {_SHOWN[access.gives]}"
+        if shown < Sight.GRADIENT:
+            who = f"this model shows the {_SHOWN[shown]} only"
+        greedy = next((leaf for leaf in leaves(attack) if leaf.needs == attack.needs), attack)
+        estimated = _estimated(shown) if attack.needs == Sight.GRADIENT else ""
+        raise AccessError(
+            f"{type(greedy).__name__} needs the {_SHOWN[attack.needs]} and {who}: take another attack{estimated}. "
+            f"{_fitting(access.gives)}"
+        )
+
+
+def _estimated(shown: Sight) -> str:
+    """How a gradient attack runs all the same."""
+    if shown < Sight.SCORES:
+        return ""
+    return ", or use access=NES(...) or SPSA(...), which estimate gradients from scores and make every attack usable"
+
+
+def _fitting(shown: Sight) -> str:
+    names = [name for needs, held in FITTING.items() if needs <= shown for name in held]
+    word = shown.name.lower()
+    return f"With {word} alone work {', '.join(names)} (adamant attacks --fits {word} says what each is for)."
 
 
 def check_threat(attack: Attack | Composite, threat: Projectable, x: Inputs, name: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adamant import evaluation, runs, training
 from adamant._types import Inputs, Labels
-from adamant.access import Access
+from adamant.access import Access, plain
 from adamant.adversary import Attack, Composite, Outcome
 from adamant.batch import PerRow
 from adamant.calling import Settings
@@ -52,18 +52,30 @@ def audit(
     data: DataSet | Stream | tuple[Tensor, Tensor],
     threat: Projectable,
     *,
-    suite: evaluation.Suite = evaluation.STANDARD,
+    suite: evaluation.Suite | None = None,
+    access: Access | None = None,
     seed: int = 0,
     settings: Settings | None = None,
     out: str | Path | None = None,
 ) -> evaluation.Audit:
-    """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given."""
+    """Find out how many rows still stand after every attack of the suite, and write a report where `out` is given.
+
+    Without an access it is the strongest that the model allows, and without a suite the one for that access:
+    `standard_v1`, or `scores_v1` and `labels_v1` for models that show no more.
+    """
     held = _data_set(*data) if isinstance(data, tuple) else data
     if not len(held.y):
         raise InputError("The data hold no rows: nothing can be audited.")
     some = held.x[:16]
     logits, notes = as_logits(model, some.to(next((p.device for p in model.parameters()), some.device)))
-    order = evaluation.Order(threat=threat, suite=suite, seed=seed, settings=settings or Settings())
+    access = access or plain(logits)
+    order = evaluation.Order(
+        threat=threat,
+        suite=suite or evaluation.default_suite(access),
+        access=access,
+        seed=seed,
+        settings=settings or Settings(),
+    )
     identity = evaluation.identify(order, logits, held)
     found = evaluation.audit(logits, held, order, folder=Path(out) if out else None, identity=identity)
     if out:
@@ -83,7 +95,8 @@ def audit(
 def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -> dict[str, Any]:
     """The settings as `adamant audit --config` reads them, and what can be said of a model and data in memory."""
     kind, settings, plain = type(model), order.settings, Settings()
-    asked = {"threat": repr(order.threat), "suite": order.suite.name, "seed": order.seed}
+    asked = {"threat": repr(order.threat), "suite": order.suite.name, "access": repr(order.access)}
+    asked |= {"seed": order.seed}
     words = ("max_looks", "votes", "device", "channels_last", "autocast")
     held = {k: getattr(settings, k) for k in words if getattr(settings, k) != getattr(plain, k)}
     asked |= {k: v for k, v in held.items() if not isinstance(v, PerRow)}

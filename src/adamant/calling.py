@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, cast, final
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs, Logits
 from adamant.batch import PerRow
-from adamant.errors import InputError, ModelError
+from adamant.errors import AdamantError, InputError, ModelError
 from adamant.random import sealed
 
 
@@ -24,7 +24,7 @@ class Settings:
     batch_size: int | None = None  # chosen by itself; halved when memory runs out
     max_looks: int | PerRow | None = None  # forwards per row, a hard limit; or one limit for each row
     # The model always sees a multiple of so many rows (copies fill up, uncounted), because kernels round differently
-    # for very small batches. 1 turns it off: for a single picture, or a model that counts its queries.
+    # for very small batches. 1 turns it off, for a single picture; a model that counts its queries implies it.
     lanes: int = 16
     device: str | None = None  # the model's own by default
     channels_last: bool = False
@@ -43,6 +43,32 @@ class Settings:
             raise InputError(f"Settings(tolerance={self.tolerance}): give a share from 0 to below 1.")
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A module that counts its queries: it is asked no row that the books do not hold, so it has no lanes."""
+
+    queries: int
+
+
+@runtime_checkable
+class Budgeted(Counts, Protocol):
+    """One that raises `Spent` before it is asked more rows than its budget."""
+
+    budget: int | None
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """One that answers from memory where it was asked the same before."""
+
+    remembers: bool
+
+
+def counts(model: nn.Module) -> bool:
+    """Whether a model, or a part of it, counts its queries."""
+    return any(isinstance(m, Counts) for m in model.modules())
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside a data-parallel wrapper: an attack through the wrapper synchronises, or worse."""
     parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -52,6 +78,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def device_of(model: nn.Module, x: Tensor) -> torch.device:
     """Where the model is, or x, for a model without weights."""
     return next((p.device for p in model.parameters()), x.device)
+
+
+@runtime_checkable
+class Hosted(Protocol):
+    """A module that another framework computes, and what makes the two get along while it does."""
+
+    def hosting(self) -> AbstractContextManager[None]: ...
+
+
+@contextmanager
+def hosting(model: nn.Module) -> Generator[None]:
+    """Inside, whatever computes a part of the model finds what it asks for."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, Hosted):
+                stack.enter_context(module.hosting())
+        yield
 
 
 @contextmanager
@@ -66,7 +109,7 @@ def untouched(model: nn.Module, *, seed: int = 0, training: bool | None = False)
                 module.training = training
         for p, _ in wants:
             p.requires_grad_(False)
-        with sealed(seed):
+        with sealed(seed), hosting(model):
             yield
     finally:
         for module, mode in modes:
@@ -94,6 +137,10 @@ class Caller:
     model: nn.Module
     settings: Settings
 
+    def __post_init__(self) -> None:
+        if self.settings.lanes > 1 and counts(self.model):
+            object.__setattr__(self, "settings", replace(self.settings, lanes=1))
+
     def __call__(self, z: Inputs) -> Logits:
         n, spare = len(z), -len(z) % self.settings.lanes
         if spare:
@@ -109,7 +156,7 @@ class Caller:
         """The model's answer to z as it is, checked to be logits."""
         try:
             logits = self.model(z)
-        except (torch.OutOfMemoryError, MemoryError, KeyboardInterrupt):
+        except (torch.OutOfMemoryError, MemoryError, AdamantError):
             raise
         except Exception as error:
             if out_of_memory(error):

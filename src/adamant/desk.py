@@ -13,6 +13,7 @@ from adamant._types import Inputs, Logits, Mask
 from adamant.access import Access, Cost, Look, View
 from adamant.batch import PerRow, Rows, take
 from adamant.calling import Caller
+from adamant.errors import Spent
 from adamant.goals import Goal
 from adamant.losses import Loss, Margin
 from adamant.random import Rng
@@ -106,6 +107,7 @@ class Desk:
         self.spent = self.found.clone()  # out of looks
         self.resting = settled.clone()  # not worth a look, for now: wrong already, or the attack has no more to ask
         self.roams = False
+        self.over = ""  # why the model answers no more
         self.closings = 0  # how often rows were closed: while it stays, so does who is open
         self.best = x.clone()
         self.size = torch.full((n,), torch.inf, dtype=torch.float64, device=device)  # of the best, once it is a success
@@ -123,7 +125,11 @@ class Desk:
         cost = p.access.cost(grad=grad)
         if not self._admit(p, cost.forwards):
             return self._nothing(p, z, loss, grad=grad)
-        seen = self._visit(p, z, loss, grad=grad)
+        try:
+            seen = self._visit(p, z, loss, grad=grad)
+        except Spent as why:
+            self._end(why)
+            return self._nothing(p, z, loss, grad=grad)
         scores = seen.loss.shape[1] if seen.loss.ndim > 1 else 1  # a gradient for each
         self._tally = Cost(self._tally.forwards + cost.forwards, self._tally.backwards + cost.backwards * scores)
         self._enter(p, z, seen.loss, seen.logits)
@@ -138,18 +144,21 @@ class Desk:
         k, n = zs.shape[:2]
         cost = p.access.cost(grad=False).forwards
         if not self._admit(p, cost):
-            none = self._nothing(p, zs[0], loss, grad=False)
-            return Look(none.logits.expand(k, *none.logits.shape), none.loss.expand(k, *none.loss.shape), None)
+            return self._nothings(p, zs, loss)
         self._count()
         turns = torch.full((n,), k, device=zs.device)
         if self.max_looks is not None:
             turns = turns.minimum((self.max_looks - self.forwards)[self._seats] // cost)
         wanted = (torch.arange(k, device=zs.device)[:, None] < turns) & self._open
         point, row = wanted.nonzero(as_tuple=True)
-        parts = [
-            self._ask(take(p, r), zs[i, r], loss, grad=False)
-            for i, r in zip(point.split(self.at_once), row.split(self.at_once), strict=True)
-        ]
+        try:
+            parts = [
+                self._ask(take(p, r), zs[i, r], loss, grad=False)
+                for i, r in zip(point.split(self.at_once), row.split(self.at_once), strict=True)
+            ]
+        except Spent as why:
+            self._end(why)
+            return self._nothings(p, zs, loss)
         logits, score = (
             _spread(torch.cat([getattr(s, name) for s in parts]), wanted.flatten(), k * n).view(k, n, *shape)
             for name, shape in (("logits", parts[0].logits.shape[1:]), ("loss", parts[0].loss.shape[1:]))
@@ -217,6 +226,10 @@ class Desk:
         score = torch.full_like(loss(logits, p.aim), torch.nan)
         return Look(logits, score, z.new_full((*score.shape, *z.shape[1:]), torch.nan) if grad else None)
 
+    def _nothings(self, p: Problem, zs: Tensor, loss: Loss) -> Look:
+        none, k = self._nothing(p, zs[0], loss, grad=False), len(zs)
+        return Look(none.logits.expand(k, *none.logits.shape), none.loss.expand(k, *none.loss.shape), None)
+
     def _visit(self, p: Problem, z: Inputs, loss: Loss, *, grad: bool) -> Look:
         n, lanes = len(z), self.model.settings.lanes
         if -(-(n - self._idle) // lanes) == -(-n // lanes):
@@ -280,7 +293,11 @@ class Desk:
             return
         self._count()
         if ask:
-            rows = rows[self._holds(take(p, rows), z[rows])]
+            try:
+                rows = rows[self._holds(take(p, rows), z[rows])]
+            except Spent as why:
+                self._end(why)
+                return
         places = p.index[rows]
         self.best[places], self.loss[places] = z[rows], loss[rows].double()
         if self.smallest:
@@ -302,7 +319,11 @@ class Desk:
                 return
             q = take(p, rows)
             z = q.threat.clip(q.x + (self.best[q.index] - q.x) * (1 + push)) if push else self.best[q.index]
-            holds = self._holds(q, z) & q.threat.contains(z, q.x)
+            try:
+                holds = self._holds(q, z) & q.threat.contains(z, q.x)
+            except Spent as why:
+                self.over, self.spent[q.index] = str(why), True
+                break
             self.best[q.index[holds]], self.found[q.index[holds]] = z[holds], True
             rows = rows[~holds]
         self.first[p.index[rows]] = 0
@@ -328,6 +349,12 @@ class Desk:
         self._loss.masked_fill_(rows, torch.inf)
         self._idle = len(rows) - int(self._open.sum())
         self.closings += 1
+
+    def _end(self, why: Spent) -> None:
+        """The model answers no more: every row at the desk is out of looks."""
+        self.over = str(why)
+        self.spent[self._seats[self._open]] = True
+        self._close(self._open.clone())
 
     def _sit(self, index: Tensor) -> None:
         self._seats, self._tally = index, Cost(0, 0)

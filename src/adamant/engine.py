@@ -14,12 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adamant._types import Inputs
-from adamant.access import Access, Sight, WhiteBox
-from adamant.adversary import Attack, Composite, Ends, Minimal, Outcome, Roams, Status, check, check_threat
+from adamant.access import Access, Sight, plain
+from adamant.adversary import (
+    Attack,
+    Composite,
+    Ends,
+    Minimal,
+    Outcome,
+    Roams,
+    Status,
+    check,
+    check_access,
+    check_threat,
+)
 from adamant.batch import PerRow, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
 from adamant.desk import Blind, Desk, Problem, pictures
-from adamant.errors import InputError, ModelError
+from adamant.errors import InputError, ModelError, Spent
 from adamant.goals import Goal
 from adamant.losses import Margin
 from adamant.random import Rng
@@ -27,11 +38,14 @@ from adamant.threats import Linf, Parametric, Projectable
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; `outcome` holds the batches that were finished, the first `len(outcome.status)` rows."""
+    """Ctrl-C during a run; `outcome` holds the batches that were finished, the first `len(outcome.status)` rows.
 
-    def __init__(self, outcome: Outcome | None) -> None:
-        super().__init__("interrupted")
-        self.outcome = outcome
+    Where a model had a budget of queries `why` says that it is spent, and the last batch is told as far as it came.
+    """
+
+    def __init__(self, outcome: Outcome | None, why: str = "") -> None:
+        super().__init__(why or "interrupted")
+        self.outcome, self.why = outcome, why
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,9 +136,11 @@ def perturb(
             f"{type(threat).__name__} changes parameters of the picture: it can be attacked and audited, and neither "
             "trained with nor transferred."
         )
+    access = access or plain(model)
+    check_access(attack, model, access)
     check_threat(attack, threat, x, type(threat).__name__)
     desk = Blind(Caller(unwrapped(model), settings or Settings(lanes=1)))
-    p = Problem(x, goal, goal, threat, access or WhiteBox(), rng, torch.arange(len(x), device=x.device), desk)
+    p = Problem(x, goal, goal, threat, access, rng, torch.arange(len(x), device=x.device), desk)
     s = attack.init(p)
     for t in range(attack.steps):
         s = attack.step(p, s, p.look(s.z, attack.loss, grad=attack.needs == Sight.GRADIENT), t)
@@ -150,10 +166,11 @@ def run(
 
     With a budget a row is done at its first success; without one (`L2()`) minimum-norm attacks find the smallest.
     x is (n, *d) inside the threat model's box; `rng` (default: seed 0, rows 0..n-1) keys all randomness by row.
+    Without an access it is the strongest that the model allows: `WhiteBox()`, or less where the model shows less.
     A row's outcome does not depend on its batch. Raises InputError, AccessError or ModelError for what cannot be
     attacked, and Interrupted, with the finished batches, on Ctrl-C.
     """
-    access, settings = access or WhiteBox(), settings or Settings()
+    access, settings = access or plain(model), settings or Settings()
     rng = rng or Rng.of(0, len(x))
     check(attack, model, x, threat, access)
     if isinstance(most := settings.max_looks, PerRow) and len(most.values) != len(x):
@@ -169,19 +186,22 @@ def run(
                 rows = torch.arange(at, min(at + size, len(x)))
                 part = take((x, goal, rng), rows)
                 try:
-                    done.append(
-                        _run_batch(attack, take(caller, rows), *part, take(threat, rows), access, device, size, goal)
+                    outcome, over = _run_batch(
+                        attack, take(caller, rows), *part, take(threat, rows), access, device, size, goal
                     )
                 except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
                     if not out_of_memory(error) or size == 1:
                         raise
                     size = max(1, size // 2)
                     continue
+                done.append(outcome)
+                if over:
+                    raise Spent(over)
                 at += size
                 if settings.watch:
                     settings.watch(min(at, len(x)), len(x))
-    except KeyboardInterrupt:
-        raise Interrupted(_whole(done) if done else None) from None
+    except KeyboardInterrupt as stop:
+        raise Interrupted(_whole(done) if done else None, str(stop) if isinstance(stop, Spent) else "") from None
     return _whole(done)
 
 
@@ -202,7 +222,8 @@ def _run_batch(
     device: torch.device,
     at_once: int,
     everybody: Goal,
-) -> Outcome:
+) -> tuple[Outcome, str]:
+    """What became of the rows, and why the model answers no more, where it does not."""
     x, goal, rng = on(x, device), on(goal, device), on(rng, device)
     votes = model.settings.votes
     with torch.no_grad():
@@ -237,7 +258,7 @@ def _run_batch(
     if change is not None and picture is not None:
         best = _pictures(change, picture, best)
     outcome = Outcome(best, status, size, loss, desk.forwards, desk.backwards, desk.checks, desk.first, part, parts)
-    return on(outcome, torch.device("cpu"))
+    return on(outcome, torch.device("cpu")), desk.over
 
 
 def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
@@ -250,5 +271,5 @@ def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
 
 def _batch_size(x: Tensor, device: torch.device) -> int:
     """Small enough to stay in the processor's caches, large enough to fill its units; memory errors halve it."""
-    most = 256 if device.type == "cpu" else 1024
+    most = 128 if device.type == "cpu" else 1024
     return max(16, min(most, 2**26 // max(1, x[0].numel())))

@@ -117,6 +117,7 @@ class Varied:
     n: int = 1
     blur: int = 0
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.GRADIENT
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

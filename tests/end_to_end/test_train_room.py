@@ -120,6 +120,12 @@ def test_a_mistake_is_a_sentence(words, said, here):
         assert part in told
 
 
+def test_a_refusal_comes_before_the_recipe_is_told(here):
+    said = command(*SHORT, "--threat", "Spatial()")
+    assert "Spatial changes parameters of the picture" in said.sentence
+    assert said.out == ""
+
+
 def test_rows_without_labels_or_of_another_shape(here, shelf):
     x = np.zeros((40, 8, 8), np.float32)
     np.savez(here / "bare.npz", x_train=x, x_val=x)

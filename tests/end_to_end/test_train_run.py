@@ -18,7 +18,8 @@ HARDENED = (*WORDS, "--recipe", "madry(attack=PGD(steps=2, rate=0.6), average=EM
 
 
 def test_files_are_there_and_parse(trained):
-    assert set(contents(trained)) == {
+    others = {name for name in contents(trained) if name.startswith("events.out.")}  # where TensorBoard is installed
+    assert set(contents(trained)) - others == {
         "config.toml", "result.json", "report.html", "model.safetensors", "checkpoint.safetensors", "log.jsonl",
     }  # fmt: skip
     result = json.loads((trained / "result.json").read_text())

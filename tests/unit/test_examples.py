@@ -20,6 +20,8 @@ PRINTS = {
     "first_attack": (r"PGD\(.*\): \d+\.\d% of the digits(.|\n)*forwards", (slow,)),
     "own_model": (r"robust accuracy \d+\.\d%, 95 % interval", (slow,)),
     "black_box": (r"PGD (.|\n)*RandomSearch (.|\n)*refused: PGD needs the gradient", (slow,)),
+    "estimators": (r"gradient +0\.0% stand\n(.|\n)*scores(.|\n)*labels(.|\n)*refused: PGD", ()),
+    "service": (r"rows sent\n\d+ of 40 rows were begun, \d+ ran out", ()),
     "harden": (r"standard +\d+\.\d%(.|\n)*madry +\d+\.\d%", (slow,)),
     "smallest_change": (r"median L2 size of the changes: 0\.\d(.|\n)*within 2.0 : 0%", (slow,)),
     "own_attack": (r"Lookahead\(.*\) keeps every promise in 16 cases", (slow,)),

@@ -14,12 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from adamant import runs
-from adamant.adversary import Status
+from adamant.access import Access
+from adamant.adversary import Attack as AnyAttack
+from adamant.adversary import Composite, Outcome, Status
 from adamant.calling import Caller, Settings, untouched
 from adamant.cli import words
-from adamant.cli.common import Source, at_least_one
+from adamant.cli.common import Source, at_least_one, seen
 from adamant.data import DataSet, load_data
-from adamant.engine import run
+from adamant.engine import Interrupted, run
 from adamant.errors import InputError
 from adamant.files import make_folder, write_whole
 from adamant.goals import Targeted, Untargeted
@@ -46,7 +48,8 @@ class Attack(Source):
     attack: str = "PGD(steps=40)"
     threat: str = "linf:8/255"
     """What may be changed; a norm without a budget (l2) asks a minimum-norm attack for the smallest change."""
-    access: str = "WhiteBox()"
+    access: str = ""
+    """What the attack sees: WhiteBox(), NES(n=100), ScoresOnly(); by default all that the model shows."""
     max_looks: int | None = None
     """At most so many forwards per row."""
     out: str = "runs/attack"
@@ -55,11 +58,7 @@ class Attack(Source):
     def run(self) -> int:
         """Attack and write what came of it."""
         at_least_one(max_looks=self.max_looks, classes=self.classes)
-        attack, threat, access = (
-            words.attack(self.attack),
-            words.threat(self.threat, budget=False),
-            words.sight(self.access),
-        )
+        attack, threat = words.attack(self.attack), words.threat(self.threat, budget=False)
         if (self.input is None) == (self.data is None):
             raise InputError("What is to be attacked? Give either --input PICTURE --label CLASS, or --data.")
         self.check_device()
@@ -69,17 +68,12 @@ class Attack(Source):
         device = runs.device_of(raw)
         model, notes = as_logits(raw, data.x[:16].to(device))
         goal = Untargeted(data.y) if self.target is None else Targeted(data.y, torch.full_like(data.y, self.target))
-        # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
-        lanes = 1 if self.input else Settings().lanes
-        with self.progress("attack", "rows") as tell:
-            settings = Settings(
-                max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, "")
-            )
-            out = run(
-                attack, model, data.x, goal, threat, access=access, rng=Rng.of(self.seed, data.rows), settings=settings
-            )
+        access = seen(self.access, model)
+        out, stopped = self._attacked(attack, model, data, goal, threat, access)
+        data = data.take(torch.arange(len(out.status)))
         document: dict[str, Any] = {
-            "attack": brief(attack), "threat": brief(threat), "seed": self.seed, "notes": list(notes),
+            "attack": brief(attack), "threat": brief(threat), "access": brief(access), "seed": self.seed,
+            "notes": [*notes, *([stopped] if stopped else [])],
             "rows": len(data.y), "statuses": {s.name.lower(): int((out.status == s).sum()) for s in Status},
             "success_rate": out.success_rate, "robust_accuracy": out.robust_accuracy,
             "median_size": float(out.size[out.broken].median()) if out.broken.any() else None,
@@ -98,7 +92,36 @@ class Attack(Source):
         write_whole(folder / "result.json", json.dumps(document, indent=1) + "\n")
         self.say(document)
         self._tell(document, folder)
-        return 0
+        if stopped:
+            self.console.print(stopped, soft_wrap=True)
+        return 130 if stopped else 0
+
+    def _attacked(
+        self,
+        attack: AnyAttack | Composite,
+        model: nn.Module,
+        data: DataSet,
+        goal: Untargeted | Targeted,
+        threat: Projectable | Parametric,
+        access: Access,
+    ) -> tuple[Outcome, str]:
+        """What became of the rows; where the run was stopped, of those that it came to, and what stopped it."""
+        # One picture has no neighbours to be independent of, so it need not travel with fill-up copies.
+        lanes = 1 if self.input else Settings().lanes
+        rng = Rng.of(self.seed, data.rows)
+        with self.progress("attack", "rows") as tell:
+            settings = Settings(
+                max_looks=self.max_looks, device=self.device, lanes=lanes, watch=lambda i, n: tell(i, n, "")
+            )
+            try:
+                return run(attack, model, data.x, goal, threat, access=access, rng=rng, settings=settings), ""
+            except Interrupted as stop:
+                if stop.outcome is None:
+                    raise
+                short = int((stop.outcome.status == Status.OUT_OF_BUDGET).sum())
+                came = f"{len(stop.outcome.status):,} of {len(data.y):,} rows were begun"
+                came += f", and {short:,} of them ran out of queries" * bool(short)
+                return stop.outcome, f"Stopped{f': {stop.why}' if stop.why else ''}; {came}."
 
     def _picture(self) -> DataSet:
         if not Path(str(self.input)).is_file():

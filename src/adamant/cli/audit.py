@@ -13,13 +13,14 @@ from adamant import runs
 from adamant.batch import PerRow
 from adamant.calling import Settings
 from adamant.cli import words
-from adamant.cli.common import Source, at_least_one, percent
+from adamant.cli.common import Source, at_least_one, percent, seen
 from adamant.data import Stream
 from adamant.errors import InputError
-from adamant.evaluation import Order, Shard, audit, identify
+from adamant.evaluation import Order, Shard, audit, default_suite, identify
 from adamant.evaluation.doctor import Finding, Verdict, aftermath, examine
 from adamant.files import make_folder
 from adamant.models import as_logits
+from adamant.values import brief
 
 FACE = "am.audit"  # what a configuration says that Python wrote
 EXAMINED = 128  # rows that the doctor sees
@@ -33,10 +34,11 @@ class Audit(Source):
 
     threat: str = ""
     """What the adversary may do: linf:8/255, l2:0.5, l1:12, l0:10, spatial, 'patch:(5, 5)', or as in Python."""
-    suite: str = "standard"
-    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'."""
-    access: str = "WhiteBox()"
-    """What the adversary sees: WhiteBox(), NES(n=100), SPSA(), EOT(20), ScoresOnly()."""
+    suite: str = ""
+    """quick, standard, strict, spatial, patch, autoattack, or an attack such as 'Restarts(PGD(steps=40), 5)'; when left
+    out standard, or scores or labels where no more is seen of the model."""
+    access: str = ""
+    """What the adversary sees: WhiteBox(), NES(n=100), EOT(20), ScoresOnly(); by default all that the model shows."""
     max_looks: int | None = None
     """At most so many forwards per row."""
     votes: int = 1
@@ -67,11 +69,7 @@ class Audit(Source):
         if self.config:
             return _from_config(self).run()
         at_least_one(batch_size=self.batch_size, max_looks=self.max_looks, chunk=self.chunk, votes=self.votes)
-        threat, suite, access = (
-            words.threat(self.threat or _missing()),
-            words.suite(self.suite),
-            words.sight(self.access),
-        )
+        threat, asked = words.threat(self.threat or _missing()), words.suite(self.suite) if self.suite else None
         if isinstance(getattr(threat, "eps", None), PerRow):
             raise InputError(
                 "On the command line a threat has one budget for all rows; use am.audit in Python for one per row."
@@ -81,6 +79,8 @@ class Audit(Source):
         data = self.open_data()
         raw = self.load_model(data)
         model, notes = as_logits(raw, data.x[:16].to(runs.device_of(raw)))
+        access = seen(self.access, model)
+        suite = asked or default_suite(access)
         settings = Settings(
             batch_size=self.batch_size, max_looks=self.max_looks, votes=self.votes, device=self.device,
             channels_last=self.channels_last, autocast=self.autocast,
@@ -104,7 +104,7 @@ class Audit(Source):
         story = runs.Story(
             name=self.name or str(self.model),
             model=runs.facts_of_model(str(self.model), raw, notes),
-            config=self.settings_as_config(),
+            config={**self.settings_as_config(), "suite": self.suite or suite.name, "access": brief(access)},
             command=runs.command_line(),
             device=runs.device_of(raw),
             identity=identity,

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
+from adamant.access import Access, plain
+from adamant.cli import words
 from adamant.data import DataSet, Stream, load_data, open_data
 from adamant.errors import InputError
 from adamant.models import load_model
@@ -146,6 +148,11 @@ def of_this_process() -> str | None:
     """Under torchrun, on a machine with several accelerators, each process has its own."""
     own = os.environ.get("LOCAL_RANK")
     return f"cuda:{own}" if own and own.isdigit() and int(own) < torch.cuda.device_count() else None
+
+
+def seen(text: str, model: nn.Module) -> Access:
+    """The access that was asked for; without one, the strongest that the model allows."""
+    return words.sight(text) if text else plain(model)
 
 
 def at_least_one(**settings: int | None) -> None:

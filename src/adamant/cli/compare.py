@@ -78,6 +78,7 @@ def _side(name: str, result: AuditResult, folder: Path) -> Side:
         threat=result.threat.repr,
         data=result.data.spec + split,
         suite=result.suite,
+        access=result.access or "WhiteBox()",
         attacks=tuple(stage.recipe or stage.attack for stage in result.stages),
         warnings=result.warnings,
     )

@@ -12,7 +12,7 @@ from rich.table import Table
 from adamant import runs
 from adamant.calling import Settings
 from adamant.cli import words
-from adamant.cli.common import Source, at_least_one
+from adamant.cli.common import Source, at_least_one, seen
 from adamant.errors import InputError
 from adamant.evaluation.doctor import Examination, Verdict, examine
 from adamant.files import make_folder, write_whole
@@ -28,8 +28,8 @@ class Doctor(Source):
     """What the adversary may do: linf:8/255, l2:0.5, l1:12, or as in Python."""
     rows: int = 256
     """So many rows are asked, drawn by the seed."""
-    access: str = "WhiteBox()"
-    """What the adversary sees: WhiteBox(), EOT(20), ScoresOnly()."""
+    access: str = ""
+    """What the adversary sees: WhiteBox(), EOT(20), ScoresOnly(); by default all that the model shows."""
     claimed: float | None = None
     """The clean accuracy that is claimed for the model, from 0 to 1."""
     batch_size: int | None = None
@@ -46,9 +46,10 @@ class Doctor(Source):
             raise InputError("Which threat? Give --threat, for example --threat linf:8/255.")
         if self.claimed is not None and not 0 <= self.claimed <= 1:
             raise InputError(f"--claimed is {self.claimed}: give the accuracy as a number from 0 to 1.")
-        threat, access = words.threat(self.threat), words.sight(self.access)
+        threat = words.threat(self.threat)
         folder = make_folder(Path(self.out)) if self.out else None
         model, data = self.load()
+        access = seen(self.access, model)
         settings = Settings(batch_size=self.batch_size, device=self.device)
         found = examine(
             model, data, threat, seed=self.seed, rows=self.rows, settings=settings, access=access, claimed=self.claimed

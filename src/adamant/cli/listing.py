@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from adamant import threats
+from adamant.access import Sight
 from adamant.attacks.catalogue import CATALOGUE
+from adamant.errors import InputError
 from adamant.models import ZOO
 from adamant.training import recipes
 from adamant.values import brief
@@ -89,11 +91,19 @@ class Listing:
 class Attacks(Listing):
     """List the attacks: what each needs, where it works, and when to use it; cost and source with --json."""
 
+    fits: str = ""
+    """Only those that work where so much is seen of the model: labels, scores or gradient."""
     apart: ClassVar[tuple[str, ...]] = ("cost", "source")
 
     def run(self) -> int:
         """Print them."""
-        return self.show(_attacks())
+        if not self.fits:
+            return self.show(_attacks())
+        sights = {s.name.lower(): s for s in Sight}
+        if self.fits not in sights:
+            raise InputError(f"--fits is {self.fits!r}: choose among {', '.join(sights)}.")
+        enough = [name for name, held in sights.items() if held <= sights[self.fits]]
+        return self.show([line for line in _attacks() if line["needs"] in enough])
 
 
 @dataclass(frozen=True, kw_only=True)

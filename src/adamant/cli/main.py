@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -15,7 +16,7 @@ import tyro
 from rich.console import Console
 
 from adamant.cli.mistakes import check_command, sentence
-from adamant.errors import AdamantError, InputError
+from adamant.errors import AdamantError, InputError, Spent
 
 
 def _members() -> dict[str, Any]:
@@ -73,8 +74,22 @@ def _polite_kill() -> Generator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _keep_memory() -> None:
+    """glibc gives large buffers back to the kernel at every layer of a network and asks for them again at the next.
+
+    In a process of our own it may keep them: a fifth to a quarter of the time of an attack on a small network.
+    """
+    malloc_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if malloc_option:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+        malloc_option(mmap_threshold, 1 << 30)
+        malloc_option(trim_threshold, (1 << 31) - 1)
+        malloc_option(top_pad, 1 << 26)
+
+
 def main(args: list[str] | None = None) -> None:
     """Read the command, run it, and leave with its exit code."""
+    _keep_memory()
     args = sys.argv[1:] if args is None else args
     if args == ["--version"]:
         import adamant
@@ -92,10 +107,13 @@ def main(args: list[str] | None = None) -> None:
             raise
         errors.print(f"adamant: {' '.join(str(error).split())}", style="red")
         code = 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         goes_on = hasattr(command, "resume")
         kept = "What was finished is kept; the same command with --resume goes on."
-        errors.print(f"adamant: stopped. {kept if goes_on else 'Start it again when you like.'}")
+        why = str(stop) if isinstance(stop, Spent) else getattr(stop, "why", "")
+        errors.print(
+            f"adamant: stopped{f': {why}' if why else ''}. {kept if goes_on else 'Start it again when you like.'}"
+        )
         code = 130
     sys.exit(code)
 

@@ -15,14 +15,14 @@ from adamant.cli.common import Source, at_least_one
 from adamant.data import DataSet, load_data
 from adamant.errors import InputError
 from adamant.files import make_folder
-from adamant.models import Architecture, as_logits, save_model
+from adamant.models import Architecture, Normalised, as_logits, save_model
 from adamant.runtime import to_mlflow, to_tensorboard
 from adamant.runtime.log import Reader
 from adamant.shards import Shard
 from adamant.training import Job, Plan, Report, fit
-from adamant.training.fit import check, surety
+from adamant.training.fit import surety
 from adamant.training.forecast import forecast
-from adamant.training.outer import Layered, leaves
+from adamant.training.views import Layered, leaves
 from adamant.values import brief
 
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")
@@ -103,10 +103,10 @@ class Train(Source):
             model=model, data=data, validation=validation, extra=extra, threat=threat, recipe=recipe, plan=plan,
             seed=self.seed, folder=folder, resume=self.resume, readers=self._readers(folder) if shard.first else (),
         )  # fmt: skip
-        check(job)
         if shard.first:
+            expected = forecast(job)  # or a refusal, before anything is printed
             self.console.print(recipe.explain(), soft_wrap=True)
-            self.console.print(f"{forecast(job)}", soft_wrap=True)
+            self.console.print(f"{expected}", soft_wrap=True)
         with me.progress("train", "steps") as tell:
             report = fit(replace(job, watch=tell))
         if shard.first:
@@ -136,7 +136,7 @@ class Train(Source):
         self, folder: Path, raw: nn.Module, notes: tuple[str, ...], job: Job, report: Report, data: DataSet
     ) -> None:
         """The model, the run folder, and the last words."""
-        architecture = self._architecture(data.x.shape[1:], len(data.classes))
+        architecture = self._architecture(raw, data.x.shape[1:], len(data.classes))
         save_model(raw, folder / "model.safetensors", architecture=architecture)
         config = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_CONFIG}
         story = runs.Story(
@@ -162,6 +162,11 @@ class Train(Source):
         )
         self.console.print(f"Model: {folder / 'model.safetensors'}  Report: {folder / 'report.html'}", soft_wrap=True)
 
-    def _architecture(self, shape: tuple[int, ...], classes: int) -> Architecture:
+    def _architecture(self, raw: nn.Module, shape: tuple[int, ...], classes: int) -> Architecture:
         name = self.arch or str(self.model)
-        return Architecture(name=name, shape=tuple(shape), classes=classes, mean=self.mean or (), std=self.std or ())
+        if name.startswith(("torchvision:", "timm:")):
+            name = name.partition("@")[0]
+        mean, std = self.mean or (), self.std or ()
+        if not mean and isinstance(raw, Normalised):  # the library's own, or the file's
+            mean, std = tuple(raw.mean.tolist()), tuple(raw.std.tolist())
+        return Architecture(name=name, shape=tuple(shape), classes=classes, mean=mean, std=std)

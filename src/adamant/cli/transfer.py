@@ -36,15 +36,17 @@ class Transfer(Data):
     attack: str = "MIFGSM(steps=20)"
     """Its last point is taken, as nobody asks the target on the way."""
     threat: str = "linf:8/255"
-    access: str = "WhiteBox()"
-    """Varied((Resize(), Scale(5)), n=5, blur=7) makes examples that carry further."""
+    access: str = ""
+    """What is seen of a source, by default all that it shows; Varied((Resize(), Scale(5)), n=5, blur=7) makes examples
+    that carry further."""
     out: str = "runs/transfer"
     """Where the results go."""
 
     def run(self) -> int:
         """Craft, judge, print the matrix."""
         at_least_one(limit=self.limit)
-        attack, threat, access = words.attack(self.attack), words.threat(self.threat), words.sight(self.access)
+        attack, threat = words.attack(self.attack), words.threat(self.threat)
+        access = words.sight(self.access) if self.access else None
         if isinstance(attack, Composite):
             raise InputError(f"Transfer takes the last point of one attack, and {brief(attack)} is made of several.")
         self.check_device()
@@ -55,7 +57,8 @@ class Transfer(Data):
             attack, models, models, data.x, Untargeted(data.y), threat, access=access, rng=Rng.of(self.seed, data.rows)
         )
         document: dict[str, Any] = {
-            "attack": brief(attack), "threat": brief(threat), "access": brief(access), "seed": self.seed,
+            "attack": brief(attack), "threat": brief(threat), "seed": self.seed,
+            "access": brief(access) if access else "all that each model shows",
             "rows": len(data.y), "clean": found.clean, "rate": found.rate,
             "provenance": runs.provenance(runs.command_line(), runs.device_of(next(iter(models.values())))),
         }  # fmt: skip

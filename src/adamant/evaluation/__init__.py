@@ -7,15 +7,28 @@ from adamant.evaluation.counting import Paired
 from adamant.evaluation.course import Course, Suite
 from adamant.evaluation.kept import Kept
 from adamant.evaluation.parts import difference, forget_parts, write_tables
-from adamant.evaluation.suites import AUTOATTACK, CATALOGUE, PATCH, QUICK, SPATIAL, STANDARD, STRICT
+from adamant.evaluation.suites import (
+    AUTOATTACK,
+    CATALOGUE,
+    LABELS,
+    PATCH,
+    QUICK,
+    SCORES,
+    SPATIAL,
+    STANDARD,
+    STRICT,
+    default_suite,
+)
 from adamant.evaluation.transfer import Transfer, transfer
 from adamant.shards import Shard
 
 __all__ = [
     "AUTOATTACK",
     "CATALOGUE",
+    "LABELS",
     "PATCH",
     "QUICK",
+    "SCORES",
     "SPATIAL",
     "STANDARD",
     "STRICT",
@@ -36,6 +49,7 @@ __all__ = [
     "audit",
     "compare",
     "corrupted",
+    "default_suite",
     "difference",
     "forget_parts",
     "identify",

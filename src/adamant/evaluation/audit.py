@@ -16,27 +16,29 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
-from adamant.access import Access, Sight, WhiteBox
+from adamant.access import Access, Sight, WhiteBox, plain, sight
 from adamant.adversary import Status
 from adamant.attacks import Union
 from adamant.batch import PerRow, take
-from adamant.calling import Settings, unwrapped
+from adamant.calling import Budgeted, Settings, unwrapped
 from adamant.data import Readable
-from adamant.engine import run
-from adamant.errors import InputError
+from adamant.engine import Interrupted, run
+from adamant.errors import InputError, Spent
 from adamant.evaluation.acceptance import ATTEMPTS, TOLERANCE, accepted, clean, judged
 from adamant.evaluation.books import SMALLEST, Books
 from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.course import Course, Suite, defined
 from adamant.evaluation.kept import Kept
 from adamant.evaluation.parts import EVIDENCE, Part, Parts, Stage
-from adamant.evaluation.suites import STANDARD, seekers
+from adamant.evaluation.suites import STANDARD, default_suite, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.shards import Shard
 from adamant.threats import L0, Projectable
 from adamant.values import brief
 
+_FEW = 16  # rows in a chunk, where queries have a budget
+_TOLD = 16  # rows by whose answers a model without weights is told from another
 _GLANCE = 2**22  # numbers that are looked at together where all the data pass by
 GRID = tuple(i / 8 for i in range(1, 17))  # where the curve is told, times the audited budget
 
@@ -123,6 +125,7 @@ class Audit:
                 "allows": getattr(self.order.threat, "allows", None),
             },
             "suite": self.order.suite.name,
+            "access": brief(self.order.access),
             "seed": self.order.seed,
             "clean": share(right, n),
             "robust": share(self._standing(), n),
@@ -228,6 +231,8 @@ def audit(
     folder holds another audit.
     """
     began, n = time.monotonic(), len(data.y)
+    _fits(order, model)
+    order = _paced(order, model)
     identity = identity or identify(order, model, data)
     if isinstance(getattr(order.threat, "eps", None), PerRow):
         order = replace(order, curve=False)
@@ -242,7 +247,10 @@ def audit(
     for number, at in enumerate(range(0, n, order.chunk)):
         if number not in parts and shard.mine(number):
             rows = torch.arange(at, min(at + order.chunk, n))
-            parts.add(number, _chunk(model, data, order, rows, partial(_tell_of, order, at, n)))
+            try:
+                parts.add(number, _chunk(model, data, order, rows, partial(_tell_of, order, at, n)))
+            except (Interrupted, Spent) as stop:
+                raise _stopped(stop, at, n) from None
         _tell(order, min(at + order.chunk, n), n)
     if shard.world > 1:
         shard.meet()
@@ -255,12 +263,40 @@ def audit(
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
 
 
+def _fits(order: Order, model: nn.Module) -> None:
+    """Raise InputError where the suite is for models that show more than this one does."""
+    shown, suite = sight(model), order.suite
+    plans = [p for p in suite.others if not p.threats or type(order.threat).__name__ in p.threats]
+    if not suite.attacks and plans and plans[0].needs > max(shown, order.access.gives):
+        word, own = shown.name.lower(), default_suite(plain(model))
+        more = ", or give access=NES(n=50), which estimates them from scores" if shown == Sight.SCORES else ""
+        raise InputError(
+            f"The suite {suite.name} needs {_NEEDED[plans[0].needs]} and this model shows {word} only: leave the suite "
+            f"out, which takes {own.name}{more}."
+        )
+
+
+def _paced(order: Order, model: nn.Module) -> Order:
+    """Where queries have a budget, few rows at a time, so that much is through when it is spent."""
+    limited = any(isinstance(m, Budgeted) and m.budget is not None for m in model.modules())
+    return replace(order, chunk=min(order.chunk, _FEW)) if limited else order
+
+
+_NEEDED = {Sight.LABELS: "labels", Sight.SCORES: "scores", Sight.GRADIENT: "gradients"}
+
+
+def _stopped(stop: KeyboardInterrupt, done: int, rows: int) -> Interrupted:
+    """Ctrl-C as it is; of a budget that is spent also how far the audit came."""
+    why = stop.why if isinstance(stop, Interrupted) else str(stop)
+    return Interrupted(None, f"{why}; {done:,} of {rows:,} rows are through" if why else "")
+
+
 def identify(order: Order, model: nn.Module, data: Data) -> str:
     """What must be the same for an audit to be continued: its order, the data, and the weights of the model.
 
     Goes through the data once, a few at a time; raises InputError where they cannot be audited under this threat.
     """
-    n = len(data.y)
+    n, order = len(data.y), _paced(order, model)
     if not n:
         raise InputError("The data hold no rows: nothing can be audited.")
     for name, value in vars(order.threat).items():
@@ -282,6 +318,9 @@ def identify(order: Order, model: nn.Module, data: Data) -> str:
         if isinstance(value, Tensor):
             _digest(weights, value)
     inputs = f"{n} rows, sha256 {digest.hexdigest()[:16]}"
+    if not unwrapped(model).state_dict():  # a function: told by its answers
+        with torch.no_grad():
+            _digest(weights, judged(model, data.x[:_TOLD], order.settings).argmax(1))
     name = type(model).__name__
     return f"{order.identity} | the data of {inputs} | {name}, weights of sha256 {weights.hexdigest()[:16]}"
 

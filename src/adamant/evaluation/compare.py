@@ -29,6 +29,7 @@ class Side:
     threat: str
     data: str
     suite: str
+    access: str = ""  # what was seen of the model
     attacks: tuple[str, ...] = ()  # the recipes of the suite
     warnings: tuple[str, ...] = ()  # what the audit itself said
 
@@ -168,6 +169,7 @@ def _warnings(sides: Sequence[Side]) -> list[str]:
         ("threat", "each stands against what it was asked, and the differences compare the questions too"),
         ("data", "rows are matched by number and label alone: make sure that they are the same inputs"),
         ("suite", "the stronger suite finds more, whatever the model"),
+        ("access", "who sees more of a model finds more"),
     ):
         asked: dict[str, list[str]] = {}
         for side in sides:

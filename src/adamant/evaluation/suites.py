@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from adamant.access import Access
+from adamant.access import Access, Sight
 from adamant.attacks import (
     APGD,
     APGDL1,
@@ -31,6 +31,7 @@ from adamant.attacks import (
     Within,
 )
 from adamant.evaluation.course import Course, Part, Suite
+from adamant.evaluation.unseen import LABELS, SCORES
 from adamant.losses import DLR, CrossEntropy, Margin
 from adamant.threats import L0, L1, L2, Linf
 
@@ -351,7 +352,8 @@ FULL_0 = Suite(
     "superseded by strict_v1",
 )
 CATALOGUE: tuple[Suite, ...] = (
-    QUICK, STANDARD, STRICT, SPATIAL, PATCH, AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
+    QUICK, STANDARD, STRICT, SPATIAL, PATCH, SCORES, LABELS,
+    AUTOATTACK, AUTOATTACK_PLUS, AUTOATTACK_RAND, QUICK_0, STANDARD_0, FULL_0,
 )  # fmt: skip
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -369,3 +371,8 @@ def seekers(threat: object, access: Access) -> tuple[Part, ...]:
     """The attacks that look for the smallest change; none where the norm has none, or the access gives no gradient."""
     found = next((parts for kind, parts in CURVES if isinstance(threat, kind)), ())
     return tuple(a for a in found if a.needs <= access.gives)
+
+
+def default_suite(access: Access) -> Suite:
+    """What an audit runs where nobody asks for a suite, by what the access gives."""
+    return {Sight.GRADIENT: STANDARD, Sight.SCORES: SCORES, Sight.LABELS: LABELS}[access.gives]

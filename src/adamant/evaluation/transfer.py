@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from adamant._types import Inputs
-from adamant.access import Access, WhiteBox
-from adamant.adversary import Attack, Composite, check
+from adamant.access import Access, plain
+from adamant.adversary import Attack, Composite, check, check_rows
 from adamant.batch import on, take
 from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
 from adamant.engine import perturb
@@ -55,9 +55,11 @@ def transfer(
         )
     if not sources or not targets:
         raise InputError("Transfer needs at least one model to attack and one to judge.")
-    rng, access = rng or Rng.of(0, len(x)), access or WhiteBox()
-    for model in (*sources.values(), *targets.values()):
-        check(attack, model, x, threat, access)
+    rng = rng or Rng.of(0, len(x))
+    for model in sources.values():
+        check(attack, model, x, threat, access or plain(model))
+    for model in targets.values():
+        check_rows(model, x)
     right: dict[str, Tensor] = {}
     for name, model in targets.items():
         logits = _logits(model, x, batch_size)

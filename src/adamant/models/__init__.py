@@ -2,10 +2,13 @@
 
 from adamant.models.architecture import Architecture
 from adamant.models.ghost import Ghost
+from adamant.models.http import Endpoint, Json, Patience
 from adamant.models.init import count_parameters
 from adamant.models.load import load_model
 from adamant.models.logits import as_logits
+from adamant.models.onnx import load_onnx, save_onnx
 from adamant.models.save import save_model
+from adamant.models.scores import BlackBox, LabelsOf, Probabilities, Scores
 from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
 from adamant.models.zoo import ZOO, build
 
@@ -13,13 +16,22 @@ __all__ = [
     "BPDA",
     "ZOO",
     "Architecture",
+    "BlackBox",
+    "Endpoint",
     "Ensemble",
     "Ghost",
+    "Json",
+    "LabelsOf",
     "Normalised",
     "OneLogit",
+    "Patience",
+    "Probabilities",
+    "Scores",
     "as_logits",
     "build",
     "count_parameters",
     "load_model",
+    "load_onnx",
     "save_model",
+    "save_onnx",
 ]

@@ -5,18 +5,27 @@ from __future__ import annotations
 import random
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from adamant.errors import ModelError
+from adamant.access import Sight, sight
+from adamant.errors import AdamantError, ModelError
 from adamant.models.wrap import LogOfProbabilities, OneLogit, OneProbability, Unwrapped, unwrapped
 from adamant.random import sealed
 
 _CLOSE = 1e-4
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A module with something to say of how it came to be, which every audit repeats."""
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
 
 
 def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
@@ -29,22 +38,36 @@ def as_logits(model: nn.Module, x: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
     with _untouched(model), torch.no_grad():
         raw = _ask(model, x)
         out, where = unwrapped(raw)
-        out = _checked(out, x)
-        probe = out if len(x) > 1 else torch.cat([out, _checked(unwrapped(_ask(model, _varied(x)))[0], x)])
-        bounded = _stays_in_unit(model, x, probe)
-    notes = (
-        [f"The model returns its logits inside a {type(raw).__name__}; adamant takes {where} of it."] if where else []
-    )
+        out, shown = _checked(out, x), sight(model)
+        probe, bounded = out, out.shape[1] == 1 and _in_unit(out)
+        if shown == Sight.GRADIENT:  # of any other, queries are few
+            probe = out if len(x) > 1 else torch.cat([out, _checked(unwrapped(_ask(model, _varied(x)))[0], x)])
+            bounded = _stays_in_unit(model, x, probe)
+    notes = [note for module in model.modules() if isinstance(module, Noted) for note in module.notes]
+    if where:
+        notes.append(f"The model returns its logits inside a {type(raw).__name__}; adamant takes {where} of it.")
+    if shown < Sight.GRADIENT:
+        notes.append(_LESS[shown])
     wrapped = Unwrapped(model) if where else model
+    if shown == Sight.LABELS:
+        return wrapped, tuple(notes)
     if out.shape[1] == 1:
         wrapped, note = _one_column(wrapped, bounded)
         notes.append(note)
     else:
         wrapped, note = _columns(wrapped, probe, bounded)
-        notes += [note] if note else []
+        notes += [note] if note and (shown == Sight.GRADIENT or isinstance(wrapped, LogOfProbabilities)) else []
     if wrapped is not model:
         _follow(wrapped, model)
     return wrapped, tuple(notes)
+
+
+_LESS = {
+    Sight.SCORES: "The model shows scores and no gradient: nothing here followed its exact gradient, and an adversary "
+    "who holds the model itself may break more.",
+    Sight.LABELS: "The model shows labels only: nothing here saw a score or a gradient, and an adversary who does may "
+    "break more.",
+}
 
 
 def _follow(wrapped: nn.Module, model: nn.Module) -> None:
@@ -89,21 +112,24 @@ def _varied(x: Tensor) -> Tensor:
 def _stays_in_unit(model: nn.Module, x: Tensor, probe: Tensor) -> bool:
     """Whether each output is a probability: it stays in [0, 1] even on inputs far outside of any budget."""
 
-    def in_unit(values: Tensor) -> bool:
-        return bool(((values >= 0) & (values <= 1) | ~values.isfinite()).all())
-
-    if not in_unit(probe) or not x.is_floating_point():
-        return in_unit(probe)
+    if not _in_unit(probe) or not x.is_floating_point():
+        return _in_unit(probe)
     try:
         far = (_ask(model, x * scale + shift) for scale, shift in ((1e3, 0), (-1e3, 0), (1, 1e3)))
-        return all(in_unit(unwrapped(out)[0]) for out in far)
+        return all(_in_unit(unwrapped(out)[0]) for out in far)
     except ModelError:  # a model that refuses inputs out of range has told us nothing
         return True
+
+
+def _in_unit(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1) | ~values.isfinite()).all())
 
 
 def _ask(model: nn.Module, x: Tensor) -> Any:
     try:
         return model(x.clone())  # a model that works in place must not change the caller's x
+    except AdamantError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines() or ["no message"]
         raise ModelError(

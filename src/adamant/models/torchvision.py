@@ -17,13 +17,7 @@ def build_torchvision(name: str, classes: int | None) -> nn.Module:
 
     Raises `MissingExtraError` without torchvision, `InputError` with near names for an unknown network.
     """
-    try:
-        models = cast(Any, import_module("torchvision.models"))
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
-        raise MissingExtraError(
-            f"torchvision:{name} needs torchvision, which cannot be imported ({error}): "
-            "pip install adamant[torchvision]."
-        ) from error
+    models = _models(name)
     names = cast(list[str], models.list_models())
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
@@ -32,3 +26,25 @@ def build_torchvision(name: str, classes: int | None) -> nn.Module:
         if classes is None:
             return cast(nn.Module, models.get_model(name, weights=None))
         return cast(nn.Module, models.get_model(name, weights=None, num_classes=classes))
+
+
+def preparation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and std that all of torchvision's own weights for this network were trained with; None where unknown."""
+    models = _models(name)
+    found: set[tuple[tuple[float, ...], tuple[float, ...]]] = set()
+    for weights in models.get_model_weights(name):
+        way = weights.transforms()
+        if not hasattr(way, "mean") or not hasattr(way, "std"):
+            return None
+        found.add((tuple(map(float, way.mean)), tuple(map(float, way.std))))
+    return found.pop() if len(found) == 1 else None
+
+
+def _models(name: str) -> Any:
+    try:
+        return cast(Any, import_module("torchvision.models"))
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        raise MissingExtraError(
+            f"torchvision:{name} needs torchvision, which cannot be imported ({error}): "
+            "pip install adamant[torchvision]."
+        ) from error

@@ -18,8 +18,11 @@ class Normalised(nn.Module):
     Raises `InputError` for lengths that differ or an std that is not positive, `ModelError` for other channels.
     """
 
-    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, net: nn.Module, mean: Sequence[float], std: Sequence[float], *, notes: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
+        self.notes = notes
         if len(mean) != len(std) or not mean:
             raise InputError(
                 f"mean has {len(mean)} numbers and std has {len(std)}; give both, with one number for each channel."
@@ -40,6 +43,15 @@ class Normalised(nn.Module):
             )
         lead = (1, -1, *(1,) * (x.ndim - 2))
         return self.net((x - self.mean.view(lead)) / self.std.view(lead))
+
+
+def normalised(net: nn.Module, mean: Sequence[float], std: Sequence[float], *, of: str) -> Normalised:
+    """The network with the normalisation that the library `of` it was trained with, and a note that says so."""
+    note = (
+        f"{of} has trained {type(net).__name__} with mean {tuple(mean)} and std {tuple(std)}; they are inside, so that "
+        "inputs are in [0, 1]. Where your weights were trained otherwise, give mean and std."
+    )
+    return Normalised(net, mean, std, notes=(note,))
 
 
 class Ensemble(nn.Module):

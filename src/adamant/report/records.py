@@ -172,6 +172,7 @@ class AuditResult:
     data: Annotated[Data, "the inputs"]
     threat: Annotated[Threat, "what the adversary may do"]
     suite: Annotated[str, "name of the suite of attacks"]
+    access: Annotated[str | None, "what the attacks saw of the model, as it prints in Python"] = None
     seed: Annotated[int, "the seed of every random draw"]
     clean: Annotated[Accuracy, "accuracy without attack"]
     robust: Annotated[Accuracy, "accuracy under attack: inputs that stand after every attack of the suite"]

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from adamant._types import Inputs, Labels, Mask, Scores
 from adamant.bounds import Bound, Bounded, Intervals, Lines, Region
 from adamant.bounds.margins import bounded, margins, surest
-from adamant.errors import InputError
 from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import Projectable
-from adamant.training.outer import Outer, Views, wide
+from adamant.training.views import Outer, Views, wide
 
 
 @final
@@ -95,12 +94,6 @@ class Blend:
     def __str__(self) -> str:
         held = f"{self.share(0.0):g}" if isinstance(self.share, Constant) else "k(t)"
         return f"{held} {self.first} + (1 - {held}) {self.second}"
-
-
-def between(name: str, value: float) -> None:
-    """Raise InputError for a share that is none."""
-    if not 0 < value <= 1:
-        raise InputError(f"{name} is a share, above 0 and no more than 1, got {value}.")
 
 
 CATALOGUE: tuple[type, ...] = (Guarantee, Blend)

@@ -16,11 +16,13 @@ from adamant.training import (
     outer,
     paced,
     pairs,
+    parts,
     randomised,
     several,
     slopes,
     teacher,
     terms,
+    views,
     virtual,
     weights,
 )
@@ -48,8 +50,8 @@ PARTS: tuple[type, ...] = (
 )
 # Protocols of one call look alike: whoever is in the catalogue is meant.
 MEMBERS: dict[type, tuple[Any, ...]] = {
-    inner.Inner: INNERS,
-    outer.Outer: OUTERS,
+    parts.Inner: INNERS,
+    views.Outer: OUTERS,
     knobs.Knob: knobs.CATALOGUE,
     bounds.Bound: bounds.CATALOGUE,
     augment.Augment: AUGMENTS,

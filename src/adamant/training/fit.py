@@ -1,4 +1,4 @@
-"""Hardening as work for the loop: what is checked before it, looked at on the way, and judged after every epoch."""
+"""Hardening as work for the loop: what begins an epoch, what is looked at on the way, and what judges the end."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import torch
 from torch import distributed, nn
 
 from adamant.adversary import Status
-from adamant.batch import PerRow
 from adamant.calling import untouched
 from adamant.engine import run
-from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation
 from adamant.runtime import together
 from adamant.runtime.checkpoint import Progress
 from adamant.runtime.loop import RETURNS, Finding, Report, Upkeep, Verdict, drive
 from adamant.shards import Shard
-from adamant.training.inner import Refreshed, parts_of, scaled, threats_of
-from adamant.training.outer import Sure, leaves
+from adamant.training.check import check
+from adamant.training.parts import Refreshed, parts_of, scaled, threats_of
 from adamant.training.step import Forge, Job, placed, rows_in, strengthened
 from adamant.training.still import dropout, frozen
 from adamant.training.teacher import teachers_of
+from adamant.training.views import Sure, leaves
 from adamant.values import brief
 
 
@@ -57,29 +56,6 @@ def fit(job: Job) -> Report:
     if job.plan.channels_last:
         job.model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     return report
-
-
-def check(job: Job) -> None:
-    """Raise InputError where the plan, the recipe, the threat model and the rows do not fit one another."""
-    job.plan.check(len(job.data.y))
-    if any(isinstance(getattr(job.threat, name, None), PerRow) for name in ("eps", "mask")):
-        raise InputError("Training draws its batches from all rows: give it one budget and one mask, not one per row.")
-    if job.extra is not None and not job.plan.extra:
-        raise InputError("There are extra rows, and the plan takes none of them: set extra to their share of a batch.")
-    if not len(job.validation.y):
-        raise InputError("There are no validation rows to choose the best epoch by: give some.")
-    for rows in (job.data, job.validation, *((job.extra,) if job.extra is not None else ())):
-        if len(rows.x) != len(rows.y) or rows.x.shape[1:] != job.data.x.shape[1:]:
-            raise InputError(
-                f"Rows to train, validate and add must be alike and labelled: got {tuple(rows.x.shape)} with "
-                f"{len(rows.y)} labels beside {tuple(job.data.x.shape)}."
-            )
-        for threat in threats_of(job.recipe.inner, job.threat):
-            threat.check(rows.x)
-    for teacher in teachers_of(job.recipe.inner, job.recipe.outer):
-        teacher(job.data.x[:1])
-    with frozen(job.model, job.plan), dropout(job.model, job.plan.dropout):
-        pass
 
 
 @final

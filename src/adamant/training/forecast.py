@@ -14,7 +14,8 @@ import torch
 from adamant.calling import Caller, Settings, untouched
 from adamant.runtime.checkpoint import Progress
 from adamant.shards import Shard
-from adamant.training.inner import Refreshed, parts_of, threats_of
+from adamant.training.check import check
+from adamant.training.parts import Refreshed, parts_of, threats_of
 from adamant.training.step import Forge, Job
 
 _TRIES = 3
@@ -45,6 +46,7 @@ def forecast(job: Job) -> Forecast:
     Raises InputError where the first step would. Among several processes, for compiled models and for recipes that see
     the whole set before an epoch, passes alone are timed.
     """
+    check(job)
     plan, shard = job.plan, Shard.here()
     each = _pass(job, plan.batch_size // shard.world)
     steps = getattr(plan.selector(job.threat), "steps", 0)

@@ -2,157 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, final, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from adamant._types import Inputs, Labels
-from adamant.access import Sight
 from adamant.adversary import Attack
-from adamant.attacks.gradient import FGSM, PGD
-from adamant.attacks.starts import Here
-from adamant.calling import Settings
 from adamant.engine import perturb
-from adamant.errors import InputError
 from adamant.goals import Diverge, Untargeted
 from adamant.random import Rng
 from adamant.threats import Projectable
-
-Memory = dict[str, Tensor]  # what a recipe remembers of each training row; it travels in the checkpoint
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What an inner part may know of the batch at hand."""
-
-    x: Inputs
-    y: Labels
-    places: Tensor  # the place of each row in the training set
-    rng: Rng  # keyed by the training rows and the step
-    done: float = 0.0  # how much of the run is over
-    scale: float = 1.0  # of the budget, at this step; the threat that an inner part is given is scaled already
-    settings: Settings = Settings(lanes=1)  # how the attack calls the model
-    common: Rng = field(default_factory=lambda: Rng.of(0, 1))  # one stream for the step, the same in all processes
-
-
-@runtime_checkable
-class Inner(Protocol):
-    """Makes the views of a batch, beside `clean`, which every batch has."""
-
-    @property
-    def cost(self) -> int:
-        """Forward-equivalents per step and row: a forward is 1, a backward by the input is 1."""
-        ...
-
-    def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
-        """The views of this batch; called with the model in its attack mode and its weights frozen."""
-        ...
-
-
-@runtime_checkable
-class Refreshed(Protocol):
-    """An inner part that is called before every epoch, with the whole training set."""
-
-    def refresh(
-        self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory
-    ) -> None: ...
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """An inner part that learns from the training pass itself, without a pass of its own."""
-
-    @property
-    def learns(self) -> str:
-        """The view by whose input it wants the gradient of the objective."""
-        ...
-
-    def learn(self, batch: Batch, gradient: Inputs, threat: Projectable, memory: Memory) -> None:
-        """Called after the backward of every step."""
-        ...
-
-
-@runtime_checkable
-class Labelless(Protocol):
-    """A part that can do without the label of a row, which is then -1; marked, as most cannot."""
-
-    labelless: ClassVar[bool]
-
-
-@runtime_checkable
-class Growing(Protocol):
-    """An inner part that can be made stronger, where the model has learnt to answer it and nothing else."""
-
-    def stronger(self) -> Inner: ...
-
-
-@runtime_checkable
-class Several(Protocol):
-    """An inner part made of others."""
-
-    @property
-    def parts(self) -> tuple[Inner, ...]: ...
-
-
-@runtime_checkable
-class Elsewhere(Protocol):
-    """An inner part within a threat model of its own, beside that of the run."""
-
-    @property
-    def threat(self) -> Projectable: ...
-
-
-@runtime_checkable
-class Everywhere(Protocol):
-    """An inner part within several threat models at once."""
-
-    @property
-    def threats(self) -> tuple[Projectable, ...]: ...
-
-
-def parts_of(inner: Inner) -> Iterator[Inner]:
-    """An inner part, and those that it is made of."""
-    yield inner
-    if isinstance(inner, Several):
-        for part in inner.parts:
-            yield from parts_of(part)
-
-
-def threats_of(inner: Inner, threat: Projectable) -> tuple[Projectable, ...]:
-    """The threat models that a recipe trains within: its own, or that of the run."""
-    own: list[Projectable] = []
-    for part in parts_of(inner):
-        own += [part.threat] if isinstance(part, Elsewhere) else part.threats if isinstance(part, Everywhere) else ()
-    return tuple(dict.fromkeys(own)) or (threat,)
-
-
-def scaled(threat: Projectable, by: float) -> Projectable:
-    """The threat model with a share of its budget; never none at all, which no attack could use."""
-    eps = float(getattr(threat, "eps", 1.0))
-    return threat if by == 1 else threat.at(max(eps * by, 1e-12 * eps))
-
-
-def passes(attack: Attack) -> int:
-    """What an attack costs in training: a forward and a backward by the input for each step."""
-    if attack.needs != Sight.GRADIENT:
-        raise InputError(f"Training climbs gradients, and {type(attack).__name__} uses none: take PGD(...) or FGSM().")
-    return 2 * attack.steps
-
-
-def stronger(attack: Attack) -> Attack:
-    """One step more on a path of the same length; a single step becomes two."""
-    if isinstance(attack, FGSM):
-        return PGD(steps=2, rate=0.6, start=Here(), loss=attack.loss)
-    names = {f.name for f in fields(attack)} if hasattr(attack, "__dataclass_fields__") else set[str]()  # type: ignore[arg-type]
-    if "steps" not in names:
-        return attack
-    more: dict[str, Any] = {"steps": attack.steps + 1}
-    if "rate" in names:
-        more["rate"] = attack.rate * attack.steps / (attack.steps + 1)  # type: ignore[attr-defined]
-    return replace(attack, **more)  # type: ignore[type-var]
+from adamant.training.parts import Batch, Inner, Memory, attacked, grown, passes, scaled, stronger
 
 
 @final
@@ -186,8 +48,7 @@ class Ascend:
         return replace(self, attack=stronger(self.attack))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
-        goal = Untargeted(batch.y)
-        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(self.attack, model, batch, Untargeted(batch.y), threat)}
 
 
 @final
@@ -212,7 +73,7 @@ class Stray:
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         with torch.no_grad():
             goal = Diverge(model(batch.x))
-        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(self.attack, model, batch, goal, threat)}
 
 
 @final
@@ -263,8 +124,12 @@ class Under:
     def parts(self) -> tuple[Inner, ...]:
         return (self.inner,)
 
+    @property
+    def threats(self) -> tuple[Projectable, ...]:
+        return (self.threat,)
+
     def stronger(self) -> Inner:
-        return replace(self, inner=_grown(self.inner))
+        return replace(self, inner=grown(self.inner))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         return self.inner(model, batch, scaled(self.threat, batch.scale), memory)
@@ -289,7 +154,7 @@ class Together:
         return sum(part.cost for part in self.parts)
 
     def stronger(self) -> Inner:
-        return Together(*map(_grown, self.parts))
+        return Together(*map(grown, self.parts))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         views: dict[str, Inputs] = {}
@@ -319,15 +184,11 @@ class Stages:
         return round(mean + 0.499)
 
     def stronger(self) -> Inner:
-        return Stages(tuple((until, _grown(inner)) for until, inner in self.stages))
+        return Stages(tuple((until, grown(inner)) for until, inner in self.stages))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         now = next((inner for until, inner in self.stages if batch.done < until), self.stages[-1][1])
         return now(model, batch, threat, memory)
-
-
-def _grown(inner: Inner) -> Inner:
-    return inner.stronger() if isinstance(inner, Growing) else inner
 
 
 CATALOGUE: tuple[type, ...] = (Keep, Ascend, Stray, Pool, Under, Together, Stages)

@@ -6,20 +6,19 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from adamant._types import Inputs, Labels
 from adamant.attacks.gradient import gather
 from adamant.calling import Caller, unwrapped
 from adamant.errors import InputError
 from adamant.random import Rng
-from adamant.shards import Shard
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, scaled
-from adamant.training.outer import CE, Outer, Times, Views
+from adamant.training.outer import CE, Times
+from adamant.training.parts import Batch, Inner, Memory, finer, scaled
 from adamant.training.points import noise, normed, remember, slope, unboxed
 from adamant.training.terms import Apart
+from adamant.training.views import Outer, Views
 
 _GUIDE = Times(10.0, Apart("clean", "adv"))  # that of GAT on CIFAR-10
 
@@ -46,12 +45,12 @@ class Overshoot:
         return 2 * self.steps
 
     def stronger(self) -> Inner:
-        return replace(self, steps=self.steps + 1, rate=self.rate * self.steps / (self.steps + 1))
+        return finer(self)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         z = noise(scaled(normed(threat, self), self.noise), batch.x, batch.rng.fold("start"))
         for _ in range(self.steps):
-            _, g = slope(model, z, lambda logits: _log_loss(logits, batch.y), batch)
+            _, g = slope(model, z, batch.y, batch)
             z = threat.clip(threat.move(z, g, self.rate))
         return {"adv": z}
 
@@ -82,11 +81,11 @@ class Carried:
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         normed(threat, self)
         if "carried" not in memory:
-            memory["carried"] = batch.x.new_zeros(len(batch.x) * Shard.here().world, *batch.x.shape[1:])
-        return {"adv": threat.project(batch.x + memory["carried"][_seats(batch)], batch.x)}
+            memory["carried"] = batch.x.new_zeros(len(batch.x) * batch.shard.world, *batch.x.shape[1:])
+        return {"adv": threat.project(batch.x + memory["carried"][batch.seats], batch.x)}
 
     def learn(self, batch: Batch, gradient: Inputs, threat: Projectable, memory: Memory) -> None:
-        ball, seats = unboxed(threat), _seats(batch)
+        ball, seats = unboxed(threat), batch.seats
         change = memory["carried"][seats]
         moved = ball.project(ball.move(change, gradient, self.rate), torch.zeros_like(change))
         remember(memory, "carried", seats, moved)
@@ -119,7 +118,7 @@ class Remembered:
         return 2 * self.steps
 
     def stronger(self) -> Inner:
-        return replace(self, steps=self.steps + 1, rate=self.rate * self.steps / (self.steps + 1))
+        return finer(self)
 
     def refresh(self, model: nn.Module, x: Inputs, y: Labels, threat: Projectable, rng: Rng, memory: Memory) -> None:
         epoch = int(memory["prior.epoch"]) + 1 if "prior.epoch" in memory else 0
@@ -134,7 +133,7 @@ class Remembered:
         x, at = batch.x, batch.places
         z = start = threat.project(x + memory["prior.start"][at], x)
         for i in range(self.steps):
-            _, g = slope(model, z, lambda logits: _log_loss(logits, batch.y), batch)
+            _, g = slope(model, z, batch.y, batch)
             if i == 0:
                 momentum = gather(memory["prior.momentum"][at], g, self.decay)
                 ahead = threat.project(threat.move(start, momentum, self.rate * self.steps), x)
@@ -164,7 +163,7 @@ class Guided:
         return 2 * self.steps + 1
 
     def stronger(self) -> Inner:
-        return replace(self, steps=self.steps + 1, rate=self.rate * self.steps / (self.steps + 1))
+        return finer(self)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         x, call = batch.x, Caller(unwrapped(model), batch.settings)
@@ -175,23 +174,13 @@ class Guided:
         z = threat.project(threat.move(x, sign, self.start), x)
         for _ in range(self.steps):
             with torch.enable_grad():
-                inputs = {"clean": x, "adv": z}
-                views = Views(inputs, batch.y, call, threat=threat, rng=batch.rng, done=batch.done, sloped=("adv",))
+                z = z.detach().requires_grad_()
+                views = Views({"clean": x, "adv": z}, batch.y, call, threat=threat, rng=batch.rng, done=batch.done)
                 views.know("clean", clean)
                 score = CE("adv")(views) + coin * self.guide(views)
-                (g,) = torch.autograd.grad(score.sum(), views.inputs["adv"])
+                (g,) = torch.autograd.grad(score.sum(), z)
             z = threat.project(threat.move(z, g, self.rate), x)
         return {"adv": z.detach()}
-
-
-def _log_loss(logits: Tensor, label: Labels) -> Tensor:
-    return F.cross_entropy(logits, label, reduction="none")
-
-
-def _seats(batch: Batch) -> Tensor:
-    """Where the rows of this process sit in the whole batch."""
-    shard = Shard.here()
-    return torch.arange(len(batch.x), device=batch.x.device) * shard.world + shard.rank
 
 
 CATALOGUE: tuple[type, ...] = (Overshoot, Carried, Remembered, Guided)

@@ -7,18 +7,16 @@ from typing import final
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from adamant._types import Inputs, Labels, Logits, Scores
+from adamant._types import Inputs, Labels
 from adamant.adversary import Attack
 from adamant.attacks.gradient import PGD
 from adamant.batch import PerRow, per_row, where
-from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Memory, passes, scaled
+from adamant.training.parts import Batch, Memory, attacked, passes, scaled
 from adamant.training.points import logits_of, normed, remember, slope
 
 
@@ -51,9 +49,8 @@ class Early:
         left = torch.full_like(y, self.after[min(int(batch.done * len(self.after)), len(self.after) - 1)])
         going = torch.arange(len(y), device=y.device)
         for _ in range(self.steps):
-            label = y[going]
-            logits, g = slope(model, z[going], lambda logits, label=label: _log_loss(logits, label), batch)
-            fell = logits.argmax(1) != label
+            logits, g = slope(model, z[going], y[going], batch)
+            fell = logits.argmax(1) != y[going]
             on = ~fell | (left[going] > 0)
             left[going] -= fell.long()
             going = going[on]
@@ -96,7 +93,7 @@ class OwnBudget:
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         share, goal = memory["budgets"][batch.places], Untargeted(batch.y)
         own = normed(threat, self).at(PerRow((threat.budget(batch.x) * share).clamp_min(1e-12)))
-        z = perturb(self.attack, model, batch.x, goal, own, rng=batch.rng, settings=batch.settings)
+        z = attacked(self.attack, model, batch, goal, own)
         stands = ~goal.reached(logits_of(model, z, batch))
         share = (share + torch.where(stands, self.grow, -self.grow)).clamp(self.low, self.high)
         remember(memory, "budgets", batch.places, share)
@@ -127,7 +124,7 @@ class AtMargin:
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         x, goal = batch.x, Untargeted(batch.y)
         wide = scaled(normed(threat, self), self.far)
-        z = perturb(self.attack, model, x, goal, wide, rng=batch.rng, settings=batch.settings)
+        z = attacked(self.attack, model, batch, goal, wide)
         crosses = goal.reached(logits_of(model, z, batch)) & ~goal.reached(logits_of(model, x, batch))
         low, high = x.new_zeros(len(x)), x.new_ones(len(x))
         for _ in range(self.rounds):
@@ -135,10 +132,6 @@ class AtMargin:
             fooled = goal.reached(logits_of(model, threat.clip(x + per_row(middle, x) * (z - x)), batch))
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
         return {"adv": where(crosses, threat.clip(x + per_row(high, x) * (z - x)), x)}
-
-
-def _log_loss(logits: Logits, label: Labels) -> Scores:
-    return F.cross_entropy(logits, label, reduction="none")
 
 
 CATALOGUE: tuple[type, ...] = (Early, OwnBudget, AtMargin)

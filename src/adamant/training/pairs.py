@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adamant._types import Logits, Scores
-from adamant.training.outer import Views
-
-
-def divergence(source: Logits, to: Logits) -> Scores:
-    """KL(p(source) || p(to)) by row, in log space."""
-    return F.kl_div(to.log_softmax(1), source.log_softmax(1), reduction="none", log_target=True).sum(1)
+from adamant._types import Scores
+from adamant.training.views import Views, divergence
 
 
 @final

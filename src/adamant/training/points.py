@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from adamant._types import Inputs, Logits, Scores
+from adamant._types import Inputs, Labels, Logits
 from adamant.calling import Caller, unwrapped
 from adamant.errors import InputError
+from adamant.goals import Untargeted
+from adamant.losses import CrossEntropy
 from adamant.random import Rng
 from adamant.threats import Normed, Projectable
-from adamant.training.inner import Batch, Memory
+from adamant.training.parts import Batch, Memory
 
 
 def logits_of(model: nn.Module, z: Inputs, batch: Batch) -> Logits:
@@ -24,12 +25,12 @@ def logits_of(model: nn.Module, z: Inputs, batch: Batch) -> Logits:
         return Caller(unwrapped(model), batch.settings)(z)
 
 
-def slope(model: nn.Module, z: Inputs, score: Callable[[Logits], Scores], batch: Batch) -> tuple[Logits, Inputs]:
-    """The logits at z and the gradient of a score per row by z: a forward and a backward by the input."""
+def slope(model: nn.Module, z: Inputs, label: Labels, batch: Batch) -> tuple[Logits, Inputs]:
+    """The logits at z and the gradient of the log loss by z: a forward and a backward by the input."""
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         logits = Caller(unwrapped(model), batch.settings)(z)
-        (g,) = torch.autograd.grad(score(logits).sum(), z)
+        (g,) = torch.autograd.grad(CrossEntropy()(logits, Untargeted(label)).sum(), z)
     return logits.detach(), g
 
 

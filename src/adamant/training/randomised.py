@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from adamant._types import Inputs, Logits, Scores
 from adamant.access import Cost, Look, Sight, View, WhiteBox
 from adamant.adversary import Attack
-from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, passes, stronger
-from adamant.training.outer import Views
+from adamant.training.parts import Batch, Inner, Memory, attacked, passes, stronger
+from adamant.training.views import Views
 
 
 def copies(n: int) -> tuple[str, ...]:
@@ -64,14 +63,11 @@ class NoisyAscend:
         return self.n * passes(self.attack)
 
     def stronger(self) -> Inner:
-        return NoisyAscend(stronger(self.attack), self.sigma, self.n)
+        return replace(self, attack=stronger(self.attack))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         noise = _noise(batch, self.sigma, self.n)
-        z = perturb(
-            self.attack, model, batch.x, Untargeted(batch.y), threat,
-            rng=batch.rng, access=_Through(noise), settings=batch.settings,
-        )  # fmt: skip
+        z = attacked(self.attack, model, batch, Untargeted(batch.y), threat, access=_Through(noise))
         return dict(zip(copies(self.n), z + noise, strict=True))
 
 
@@ -82,6 +78,7 @@ class _Through:
 
     noise: Tensor  # (copies, rows, *d)
     gives: ClassVar[Sight] = Sight.GRADIENT
+    takes: ClassVar[Sight] = Sight.GRADIENT
     exact: ClassVar[bool] = False
 
     def look(self, view: View, z: Inputs, *, grad: bool) -> Look:

@@ -15,20 +15,15 @@ from adamant.attacks.gradient import At
 from adamant.attacks.starts import Anywhere, Start
 from adamant.batch import where
 from adamant.desk import Problem
-from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Growing, Inner, Memory, scaled
+from adamant.training.parts import Batch, Inner, Memory, attacked, finer, grown, scaled
 
 
 def _mean_cost(parts: tuple[Inner, ...]) -> int:
     """Of a part drawn by chance, rounded up."""
     return math.ceil(sum(part.cost for part in parts) / len(parts))
-
-
-def _grown(parts: tuple[Inner, ...]) -> tuple[Inner, ...]:
-    return tuple(part.stronger() if isinstance(part, Growing) else part for part in parts)
 
 
 def _drawn(batch: Batch, chances: Tensor) -> int:
@@ -56,7 +51,7 @@ class OneOf:
         return _mean_cost(self.parts)
 
     def stronger(self) -> Inner:
-        return OneOf(*_grown(self.parts))
+        return OneOf(*map(grown, self.parts))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         chosen = self.parts[_drawn(batch, torch.ones(len(self.parts), dtype=torch.float64))]
@@ -81,7 +76,7 @@ class ByError:
         return _mean_cost(self.parts) + 1
 
     def stronger(self) -> Inner:
-        return replace(self, parts=_grown(self.parts))
+        return replace(self, parts=tuple(map(grown, self.parts)))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         errors = memory.setdefault("errors", torch.full((len(self.parts),), 0.5, dtype=torch.float64)).cpu()
@@ -139,13 +134,12 @@ class Steepest:
         return (2 + len(self.threats)) * self.steps
 
     def stronger(self) -> Inner:
-        return replace(self, steps=self.steps + 1, rate=self.rate * self.steps / (self.steps + 1))
+        return finer(self)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         threats = tuple(scaled(t, batch.scale) for t in self.threats)
-        attack, goal = _Steepest(threats, self.steps, self.rate, self.start), Untargeted(batch.y)
-        settings = batch.settings
-        return {self.view: perturb(attack, model, batch.x, goal, threats[0], rng=batch.rng, settings=settings)}
+        attack = _Steepest(threats, self.steps, self.rate, self.start)
+        return {self.view: attacked(attack, model, batch, Untargeted(batch.y), threats[0])}
 
 
 CATALOGUE: tuple[type, ...] = (OneOf, ByError, Steepest)

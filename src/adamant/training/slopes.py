@@ -6,12 +6,11 @@ through the statistics of its batch, as in the authors' own code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adamant._types import Inputs, Scores
 from adamant.access import Look, Sight
@@ -19,18 +18,13 @@ from adamant.attacks.gradient import climb
 from adamant.attacks.starts import Anywhere, Start
 from adamant.batch import Rows, per_row
 from adamant.desk import Problem
-from adamant.engine import perturb
 from adamant.goals import Untargeted
 from adamant.losses import CrossEntropy, Loss
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory
-from adamant.training.outer import Views
+from adamant.training.parts import Batch, Inner, Memory, attacked, finer
+from adamant.training.views import Views
 
 _SLOPE = 3  # a gradient by the input, and the two passes more that differentiating it takes
-
-
-def _loss(views: Views, view: str) -> Scores:
-    return F.cross_entropy(views.logits(view), views.label, reduction="none")
 
 
 def _square(g: Inputs) -> Scores:
@@ -61,7 +55,7 @@ class Steepness:
         return _SLOPE
 
     def __call__(self, views: Views) -> Scores:
-        return _square(views.slope(self.view, _loss(views, self.view)))
+        return _square(views.slope(self.view, views.log_loss(views.logits(self.view))))
 
     def __str__(self) -> str:
         return f"||grad CE({self.view})||^2"
@@ -121,7 +115,7 @@ class Curved:
         return 2 * _SLOPE
 
     def __call__(self, views: Views) -> Scores:
-        here, there = (views.slope(v, _loss(views, v)) for v in (self.one, self.other))
+        here, there = (views.slope(v, views.log_loss(views.logits(v))) for v in (self.one, self.other))
         return _square(there - here)
 
     def __str__(self) -> str:
@@ -155,7 +149,7 @@ class Plane:
         return _SLOPE
 
     def __call__(self, views: Views) -> Scores:
-        here, there = _loss(views, self.source), _loss(views, self.to)
+        here, there = views.log_loss(views.logits(self.source)), views.log_loss(views.logits(self.to))
         way = (views.inputs[self.to] - views.inputs[self.source]).detach()
         rise = _product(way, views.slope(self.source, here))
         return self.bend * (there - here - rise).abs() + self.rise * rise.abs()
@@ -211,11 +205,11 @@ class Bend:
         return 2 * (self.steps + 1)
 
     def stronger(self) -> Inner:
-        return replace(self, steps=self.steps + 1, rate=self.rate * self.steps / (self.steps + 1))
+        return finer(self)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
-        attack, goal = _Unbend(self.steps, self.rate, self.start), Untargeted(batch.y)
-        return {self.view: perturb(attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        attack = _Unbend(self.steps, self.rate, self.start)
+        return {self.view: attacked(attack, model, batch, Untargeted(batch.y), threat)}
 
 
 CATALOGUE: tuple[type, ...] = (Steepness, Sensitivity, Curved, Plane)

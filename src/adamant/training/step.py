@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from adamant._types import Inputs, Labels
 from adamant.calling import Caller, Settings, untouched
 from adamant.errors import InputError
-from adamant.goals import Untargeted
 from adamant.random import Rng, blend, permutation, sealed
 from adamant.runtime import average, together
 from adamant.runtime.checkpoint import Progress, copied
@@ -26,11 +25,11 @@ from adamant.shards import Shard
 from adamant.threats import Projectable
 from adamant.training import weights
 from adamant.training.augment import Mixing
-from adamant.training.inner import Batch, Growing, Inner, Labelless, Learner, parts_of, scaled
-from adamant.training.outer import Layered, Views, leaves, slopes_of, views_of
+from adamant.training.parts import Batch, Inner, Learner, grown, parts_of, scaled
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.still import still
+from adamant.training.views import Views, sloped, slopes_of, views_of
 
 
 class Labelled(Protocol):
@@ -75,9 +74,9 @@ class Job:
 class Objective(nn.Module):
     """The whole loss of a step as one forward, so that wrappers for several processes see one forward, one backward."""
 
-    def __init__(self, model: nn.Module, job: Job) -> None:
+    def __init__(self, model: nn.Module, job: Job, shard: Shard) -> None:
         super().__init__()
-        self.model, self.outer, self.l1 = model, job.recipe.outer, job.plan.l1
+        self.model, self.outer, self.l1, self.shard = model, job.recipe.outer, job.plan.l1, shard
         self.joint = views_of(job.recipe.outer) if job.recipe.joint else ()
         self.low, self.last = job.plan.autocast, job.plan.channels_last
 
@@ -92,7 +91,8 @@ class Objective(nn.Module):
     ) -> Tensor:
         """The mean over the rows, with the penalty on the weights."""
         views = Views(
-            inputs, label, self._ask, threat=threat, rng=rng, done=done, soft=soft, joint=self.joint
+            inputs, label, self._ask, threat=threat, rng=rng, done=done, soft=soft, joint=self.joint,
+            shard=self.shard,
         )  # fmt: skip
         loss = self.outer(views).mean()
         if self.l1:
@@ -122,27 +122,14 @@ class Forge:
 
     @staticmethod
     def of(job: Job, shard: Shard) -> Forge:
-        """Raises InputError where the recipe or the plan does not fit the model."""
+        """For a job that was checked; raises InputError where the model cannot be compiled."""
         plan, model = job.plan, job.model
-        if plan.batch_size % shard.world:
-            raise InputError(f"A batch of {plan.batch_size} rows cannot be shared evenly by {shard.world} processes.")
-        if plan.extra and job.extra is None:
-            raise InputError(f"The plan takes {plan.extra:.0%} of each batch from extra rows, and the job has none.")
-        _check_labels(job)
-        if plan.compile and slopes_of(job.recipe.outer):
-            raise InputError(
-                f"{job.recipe.name} differentiates twice, which compiled models cannot: train without compile."
-            )
-        if plan.compile and any(isinstance(leaf, Layered) for leaf in leaves(job.recipe.outer)):
-            raise InputError(
-                f"{job.recipe.name} bounds layer by layer, which a compiled model hides: set compile to False."
-            )
-        classes = _classes(job)
+        classes = classes_of(job)
         if plan.channels_last:
             model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = plan.optimizer.build(model, plan.l2)
         asked = _compiled(job, plan.batch_size // shard.world) if plan.compile else model
-        objective: nn.Module = Objective(asked, job)
+        objective: nn.Module = Objective(asked, job, shard)
         if shard.world > 1:
             shard.join()
             objective = nn.parallel.DistributedDataParallel(objective)
@@ -154,45 +141,16 @@ class Forge:
         recipe, plan, done = job.recipe, job.plan, step / job.steps
         if recipe.average and not progress.mean:
             progress.mean = copied(model.state_dict())
-        inner, seed = strengthened(recipe.inner, progress.strength), self._seed(step)
+        inner = strengthened(recipe.inner, progress.strength)
         batch, soft = self.draw(step)
         threat, remembered = scaled(job.threat, batch.scale), together.versions(progress.memory)
-        with untouched(self.asked, seed=seed, training=recipe.attack_in_training_mode):
+        with untouched(self.asked, seed=self._seed(step), training=recipe.attack_in_training_mode):
             views = {"clean": batch.x, **inner(self.asked, batch, threat, progress.memory)}
         for group in self.optimizer.param_groups:
             group["lr"] = plan.optimizer.rate * plan.shape(done) * progress.rate
         learners = [part for part in parts_of(inner) if isinstance(part, Learner)]
-        sloped = {*slopes_of(recipe.outer), *(part.learns for part in learners)}
-        views = {k: v.detach().requires_grad_() if k in sloped else v for k, v in views.items()}
-
-        def backward() -> float:
-            with sealed(seed):
-                self.optimizer.zero_grad(set_to_none=True)
-                loss = self.objective(views, batch.y, soft, threat, batch.rng, done)
-                loss.backward()
-            if done < plan.probe:
-                for module in quiet:
-                    for p in module.parameters(recurse=False):
-                        p.grad = None
-            return float(loss.detach())
-
-        def gradients() -> dict[str, Tensor]:
-            kept = [(b, b.detach().clone()) for b in model.buffers()]
-            backward()
-            with torch.no_grad():
-                for b, value in kept:
-                    b.copy_(value)
-            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-        model.train()
-        quiet = still(model, plan, done)
-        for module in quiet:
-            module.training = False
-        offset = recipe.weights.offset(model, gradients, done) if recipe.weights else {}
-        for v in views.values():
-            v.grad = None
-        with weights.moved(model, offset):
-            loss = together.mean(backward(), self.shard)
+        views = sloped(views, (*slopes_of(recipe.outer), *(part.learns for part in learners)))
+        loss = self._gradient(views, batch, soft, threat, step)
         if not (math.isfinite(loss) and together.finite(p.grad for p in model.parameters() if p.grad is not None)):
             return math.nan
         if plan.clip is not None:
@@ -207,6 +165,41 @@ class Forge:
         if recipe.average:
             average.update(recipe.average, progress.mean, model, step, job.steps)
         return loss
+
+    def _gradient(
+        self, views: dict[str, Inputs], batch: Batch, soft: Tensor | None, threat: Projectable, step: int
+    ) -> float:
+        """Leave the gradient in the weights, taken where the recipe moves them to; returns the loss of everybody."""
+        job, model, done = self.job, self.job.model, step / self.job.steps
+        model.train()
+        quiet = still(model, job.plan, done)
+        for module in quiet:
+            module.training = False
+
+        def backward() -> float:
+            with sealed(self._seed(step)):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self.objective(views, batch.y, soft, threat, batch.rng, done)
+                loss.backward()
+            if done < job.plan.probe:
+                for module in quiet:
+                    for p in module.parameters(recurse=False):
+                        p.grad = None
+            return float(loss.detach())
+
+        def gradients() -> dict[str, Tensor]:
+            kept = [(b, b.detach().clone()) for b in model.buffers()]
+            backward()
+            with torch.no_grad():
+                for b, value in kept:
+                    b.copy_(value)
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+        offset = job.recipe.weights.offset(model, gradients, done) if job.recipe.weights else {}
+        for v in views.values():
+            v.grad = None
+        with weights.moved(model, offset):
+            return together.mean(backward(), self.shard)
 
     def draw(self, step: int) -> tuple[Batch, Tensor | None]:
         """This process's rows of a step, augmented, with their labels as probabilities where they were mixed."""
@@ -231,7 +224,9 @@ class Forge:
             y = soft.argmax(1)
         common = Rng.of(job.seed, 1).fold("common").fold(step)
         scale = job.recipe.eps(done)
-        batch = Batch(x, y, rows.to(x.device), rng, done=done, scale=scale, settings=settings, common=common)
+        batch = Batch(
+            x, y, rows.to(x.device), rng, done=done, scale=scale, settings=settings, common=common, shard=self.shard
+        )
         return batch, soft
 
     def _seed(self, step: int) -> int:
@@ -243,14 +238,11 @@ class Forge:
         return together.Exchange(rows_of(self.job, step), rows_in(self.job), self.shard)
 
 
-def _classes(job: Job) -> int:
-    """How many the model knows; raises InputError for labels that it does not."""
+def classes_of(job: Job) -> int:
+    """How many the model knows."""
     x = job.data.x[:2].to(next(job.model.parameters()).device)
     with untouched(job.model), torch.no_grad():
-        classes = Caller(job.model, Settings(lanes=1))(x).shape[1]
-    for rows in (job.data, job.validation, *((job.extra,) if job.extra else ())):
-        Untargeted(rows.y[rows.y >= 0] if rows is job.extra else rows.y).check(classes)
-    return classes
+        return Caller(job.model, Settings(lanes=1))(x).shape[1]
 
 
 def _compiled(job: Job, rows: int) -> nn.Module:
@@ -266,30 +258,10 @@ def _compiled(job: Job, rows: int) -> nn.Module:
     return asked
 
 
-def _check_labels(job: Job) -> None:
-    """Rows without a label (-1) are extra ones, and every part of the recipe must do without their labels."""
-    if len(job.data.y) and int(job.data.y.min()) < 0:
-        raise InputError(
-            f"Label {int(job.data.y.min())} in the training set: rows without a label (-1) belong to the extra rows."
-        )
-    if job.extra is None or not len(job.extra.y) or int(job.extra.y.min()) >= 0:
-        return
-    if int(job.extra.y.min()) < -1:
-        raise InputError(f"Label {int(job.extra.y.min())} in the extra rows: a row without a label has -1.")
-    parts = (*parts_of(job.recipe.inner), *leaves(job.recipe.outer))
-    asking = [type(p).__name__ for p in parts if not isinstance(p, Labelless)]
-    asking += ["mixing"] if any(isinstance(change, Mixing) for change in job.plan.augment) else []
-    if asking:
-        raise InputError(
-            f"Some extra rows have no label (-1), and {asking[0]} in {job.recipe.name} needs one: "
-            "train with vat() or trades(), or leave those rows out."
-        )
-
-
 def strengthened(inner: Inner, times: int) -> Inner:
     """The inner part, made stronger so many times."""
     for _ in range(times):
-        inner = inner.stronger() if isinstance(inner, Growing) else inner
+        inner = grown(inner)
     return inner
 
 

@@ -10,14 +10,13 @@ from torch import nn
 
 from adamant._types import Inputs, Logits, Scores
 from adamant.adversary import Attack
-from adamant.engine import perturb
 from adamant.errors import InputError
 from adamant.files import sha256
 from adamant.goals import Diverge
 from adamant.models.load import kept_model
 from adamant.threats import Projectable
-from adamant.training.inner import Batch, Inner, Memory, parts_of, passes, stronger
-from adamant.training.outer import Outer, Views, leaves, wide
+from adamant.training.parts import Batch, Inner, Memory, attacked, parts_of, passes, stronger
+from adamant.training.views import Outer, Views, leaves, wide
 
 
 @final
@@ -112,7 +111,7 @@ class Depart:
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Projectable, memory: Memory) -> dict[str, Inputs]:
         goal = Diverge(self.teacher(batch.x))
-        return {self.view: perturb(self.attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(self.attack, model, batch, goal, threat)}
 
 
 @runtime_checkable

@@ -7,12 +7,12 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from adamant._types import Logits, Scores
+from adamant._types import Scores
 from adamant.batch import per_row
-from adamant.training.outer import CE, Views, wide
+from adamant.training.outer import CE
 from adamant.training.points import noise
+from adamant.training.views import Views, wide
 
 
 @final
@@ -40,9 +40,9 @@ class Misaligned:
         return 9
 
     def __call__(self, views: Views) -> Scores:
-        here = views.slope(self.view, _loss(views, views.logits(self.view)))
+        here = views.slope(self.view, views.log_loss(views.logits(self.view)))
         beside = noise(views.threat, views.inputs[self.view].detach(), views.rng.fold("align")).requires_grad_()
-        loss = _loss(views, wide(views.model(beside)))
+        loss = views.log_loss(wide(views.model(beside)))
         there = torch.autograd.grad(loss.sum(), beside, create_graph=True)[0]
         a, b = (_sized(g) for g in (here, there))
         lengths = a.norm(dim=1) * b.norm(dim=1)
@@ -51,10 +51,6 @@ class Misaligned:
 
     def __str__(self) -> str:
         return f"(1 - cos(grad CE({self.view}), grad CE({self.view} + noise)))"
-
-
-def _loss(views: Views, logits: Logits) -> Scores:
-    return F.cross_entropy(logits, views.label if views.soft is None else views.soft, reduction="none")
 
 
 def _sized(g: Tensor) -> Tensor:

@@ -13,12 +13,11 @@ from adamant.access import Look, Sight
 from adamant.attacks.gradient import At
 from adamant.batch import per_row
 from adamant.desk import Problem
-from adamant.engine import perturb
 from adamant.goals import Diverge
 from adamant.losses import KL, Loss
 from adamant.threats import Projectable
 from adamant.threats.balls import unit
-from adamant.training.inner import Batch, Inner, Memory
+from adamant.training.parts import Batch, Inner, Memory, attacked
 
 
 @final
@@ -71,4 +70,4 @@ class Virtual:
         with torch.no_grad():
             goal = Diverge(model(batch.x))
         attack = _Power(self.steps, self.hair)
-        return {self.view: perturb(attack, model, batch.x, goal, threat, rng=batch.rng, settings=batch.settings)}
+        return {self.view: attacked(attack, model, batch, goal, threat)}

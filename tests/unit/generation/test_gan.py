@@ -192,6 +192,7 @@ def test_real_rows_are_no_collapse(material):
     assert found.figures["frechet"] < 3 * material.reference.floor.frechet
     assert found.figures["coverage"] > 0.75
     assert found.figures["told_apart"] == 0.5
+    assert found.score == -found.figures["frechet"]
     assert found.warnings == ()
 
 

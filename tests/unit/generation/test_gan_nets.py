@@ -106,6 +106,7 @@ def test_the_generator_hears_the_label():
 def test_projection_is_a_product_of_label_and_features():
     _, look = made(Dense(latent=4, wide=8), (6,), labels=Projection())
     x, y = torch.randn(3, 6), torch.tensor([2, 0, 3])
+    assert look.label.bias is None  # a bias of the class would say how often it is real, whatever the row
     features = look.requires_grad_(False).body(x)
     by_hand = [
         sum(float(look.head.weight[0, j] + look.label.weight[y[i], j]) * float(features[i, j]) for j in range(8))

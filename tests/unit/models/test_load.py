@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from adamant.errors import InputError, MissingExtraError, ModelError, RunError
-from adamant.models import Architecture, build, load_model, save_model
+from adamant.models import Architecture, as_logits, build, load_model, save_model
 from adamant.models.wrap import LogOfProbabilities, Normalised
 
 SHAPE = (1, 8, 8)
@@ -200,9 +200,9 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
     torch.save({"lr": 0.1}, tmp_path / "lr.pt")
     with pytest.raises(InputError, match=r"'lr' is a float"):
         load_model(tmp_path / "lr.pt", arch="zoo:cnn", shape=SHAPE, classes=10)
-    (tmp_path / "m.onnx").write_bytes(b"")
-    with pytest.raises(InputError, match=r"m\.onnx is not a kind of file"):
-        load_model(tmp_path / "m.onnx")
+    (tmp_path / "m.tflite").write_bytes(b"")
+    with pytest.raises(InputError, match=r"m\.tflite is not a kind of file"):
+        load_model(tmp_path / "m.tflite")
 
 
 def test_metadata_of_others_is_named(tmp_path: Path) -> None:
@@ -304,9 +304,30 @@ def test_torchvision_networks_take_a_local_file(tmp_path: Path, monkeypatch: pyt
     stand_in = types.ModuleType("torchvision.models")
     stand_in.list_models = lambda: ["resnet18", "vgg11"]  # pyright: ignore[reportAttributeAccessIssue]
     stand_in.get_model = lambda name, *, weights, num_classes=10: net(0)  # pyright: ignore[reportAttributeAccessIssue]
+    ways = [types.SimpleNamespace(mean=[0.5], std=[0.25]), types.SimpleNamespace(mean=(0.5,), std=(0.25,))]
+    entries = [types.SimpleNamespace(transforms=lambda way=way: way) for way in ways]
+    stand_in.get_model_weights = lambda name: entries  # pyright: ignore[reportAttributeAccessIssue]
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.models", stand_in)
     torch.save(net(4).state_dict(), tmp_path / "w.pth")
-    assert torch.equal(load_model(f"torchvision:resnet18@{tmp_path / 'w.pth'}")(X), net(4)(X))
+    spec = f"torchvision:resnet18@{tmp_path / 'w.pth'}"
+    loaded = load_model(spec)
+    assert torch.equal(loaded(X), net(4)((X - 0.5) / 0.25))
+    assert "torchvision has trained" in as_logits(loaded, X)[1][0]
+    assert torch.equal(load_model(spec, mean=(0.0,), std=(1.0,))(X), net(4)(X))
+    assert torch.equal(load_model(spec, classes=10)(X), net(4)(X))  # a head of one's own: trained who knows how
+    ways[1].mean = (0.4,)
+    assert torch.equal(load_model(spec)(X), net(4)(X))  # torchvision's own weights differ in it
     with pytest.raises(InputError, match="did you mean resnet18"):
         load_model(f"torchvision:resnet19@{tmp_path / 'w.pth'}")
+
+
+@pytest.mark.parametrize(("spec", "package"), [("m.onnx", "onnx"), ("hf:folder", "huggingface")])
+def test_without_a_framework_the_extra_is_named(
+    spec: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, {"huggingface": "transformers"}.get(package, package), None)
+    with pytest.raises(MissingExtraError, match=rf"^{spec} needs .*pip install adamant\[{package}\]"):
+        load_model(spec)

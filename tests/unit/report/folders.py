@@ -149,6 +149,7 @@ def audit_folder(
         },
         "threat": {"repr": threat or f"Linf({eps:g})", "norm": "Linf", "eps": eps, "allows": None},
         "suite": "standard",
+        "access": "WhiteBox()",
         "seed": 0,
         "clean": accuracy(clean, rows),
         "robust": accuracy(robust, rows),

@@ -17,8 +17,10 @@ from adamant.runtime.knobs import Constant, Ramp
 from adamant.threats import L0, L2, Linf
 from adamant.training import Adam, Job, Plan, fit, recipes
 from adamant.training.bounded import Blend, Guarantee
-from adamant.training.inner import Ascend, Batch
-from adamant.training.outer import CE, Views, cost_of
+from adamant.training.inner import Ascend
+from adamant.training.outer import CE
+from adamant.training.parts import Batch
+from adamant.training.views import Views, cost_of
 
 N, D, K = 6, 5, 3
 

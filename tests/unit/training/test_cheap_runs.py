@@ -20,10 +20,10 @@ from adamant.training.augment import Flip
 from adamant.training.fit import Report, fit
 from adamant.training.guards import Collapse
 from adamant.training.inner import Ascend, Keep
-from adamant.training.outer import Views
 from adamant.training.plan import Plan
 from adamant.training.step import Job
 from adamant.training.terms import Misaligned
+from adamant.training.views import Views, sloped
 
 DIGITS = load_data("digits", split="train")
 HELD = load_data("digits", split="test")
@@ -88,7 +88,7 @@ def test_gradient_alignment_rises_with_its_weight() -> None:
 
     def misaligned(lam: float) -> float:
         model, _ = train(recipes.gradalign(lam=lam), epochs=5)
-        v = Views({"clean": HELD.x}, HELD.y, model, threat=EPS, rng=Rng.of(0, len(HELD.y)), sloped=("clean",))
+        v = Views(sloped({"clean": HELD.x}, ["clean"]), HELD.y, model, threat=EPS, rng=Rng.of(0, len(HELD.y)))
         return float(Misaligned()(v).detach().mean())
 
     assert misaligned(3.0) < 0.7 * misaligned(0.0)
@@ -275,7 +275,7 @@ def test_the_guard_ends_catastrophic_overfitting() -> None:
     x = F.interpolate(DIGITS.x, size=16, mode="bilinear", align_corners=False).clamp(0, 1)
     rows, held = Pictures(x[:1000], DIGITS.y[:1000]), Pictures(x[1000:1100], DIGITS.y[1000:1100])
     plan = Plan(
-        epochs=24, batch_size=50, optimizer=Adam(1e-2), shape=Constant(), select=FGSM(), select_rows=16
+        epochs=16, batch_size=50, optimizer=Adam(1.5e-2), shape=Constant(), select=FGSM(), select_rows=16
     )  # fmt: skip
     plain = replace(recipes.fast(guard=None), inner=Ascend(FGSM()))
     one, many, report = ended(plain, EPS, rows, held, strided(), plan)

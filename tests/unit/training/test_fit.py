@@ -25,7 +25,7 @@ from adamant.training import fit as fit_job
 from adamant.training import recipes
 from adamant.training import step as the_step
 from adamant.training.fit import fit
-from adamant.training.inner import Batch
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
 from adamant.training.step import Job
 

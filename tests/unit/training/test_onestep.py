@@ -15,13 +15,15 @@ from adamant.random import Rng
 from adamant.runtime.knobs import Ramp
 from adamant.threats import L0, L1, L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Batch, Stages
+from adamant.training.inner import Stages
 from adamant.training.onestep import Carried, Guided, Overshoot, Remembered
-from adamant.training.outer import Times, Views
+from adamant.training.outer import Times
 from adamant.training.paced import AtMargin, Early, OwnBudget
+from adamant.training.parts import Batch
 from adamant.training.points import noise, unboxed
 from adamant.training.step import strengthened
 from adamant.training.terms import Apart, Hinged, Misaligned, Nuclear
+from adamant.training.views import Views, sloped
 
 N, D, K, EPS = 12, 6, 3, 0.2
 THREAT = Linf(EPS)
@@ -206,9 +208,9 @@ def test_at_margin_is_just_beyond_the_boundary() -> None:
 # ---- terms
 
 
-def views(model: nn.Module, b: Batch, *, sloped: tuple[str, ...] = ()) -> Views:
+def views(model: nn.Module, b: Batch, *slopes: str) -> Views:
     inputs = {"clean": b.x, "adv": (b.x + 0.1).clamp(0, 1)}
-    return Views(inputs, b.y, model, threat=THREAT, rng=b.rng, sloped=sloped)
+    return Views(sloped(inputs, slopes), b.y, model, threat=THREAT, rng=b.rng)
 
 
 def test_misaligned_is_one_less_the_cosine_of_two_input_gradients() -> None:
@@ -217,7 +219,7 @@ def test_misaligned_is_one_less_the_cosine_of_two_input_gradients() -> None:
         model[0].weight *= 5
     beside = noise(THREAT, b.x, b.rng.fold("align"))
     expected = 1 - F.cosine_similarity(grad(model, b.x, b.y), grad(model, beside, b.y))
-    found = Misaligned()(views(model, b, sloped=("clean",)))
+    found = Misaligned()(views(model, b, "clean"))
     same(found.detach(), expected)
     assert expected.max() > 0.01
     one, two = (torch.autograd.grad(f.sum(), model[0].weight)[0] for f in (found, _by_hand(model, b, beside)))
@@ -237,7 +239,7 @@ def _by_hand(model: nn.Module, b: Batch, beside: Tensor) -> Tensor:
 def test_rows_without_a_gradient_count_as_aligned() -> None:
     model, b = net(), a_batch()
     flat = nn.Sequential(model, nn.Hardtanh(100, 101))  # saturated: the same logits everywhere
-    v = views(flat, b, sloped=("clean",))
+    v = views(flat, b, "clean")
     found = Misaligned()(v)
     assert torch.equal(found.detach(), torch.zeros(N))
     found.sum().backward()
@@ -300,8 +302,8 @@ def test_costs_are_those_that_a_counter_finds(name) -> None:
         model(b.x)
     with Count() as counted:
         points = made(recipe.inner, model, b, memory=memory)
-        sloped = ("clean",) if name == "gradalign" else ("adv",) if name == "free" else ()
-        v = Views({"clean": b.x, **points}, b.y, model, threat=THREAT, rng=b.rng, sloped=sloped)
+        slopes = ("clean",) if name == "gradalign" else ("adv",) if name == "free" else ()
+        v = Views(sloped({"clean": b.x, **points}, slopes), b.y, model, threat=THREAT, rng=b.rng)
         recipe.outer(v).mean().backward()
     assert counted.total / one.total == pytest.approx(recipe.cost, rel=0.05)
 

@@ -14,9 +14,11 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Ascend, Batch, Keep, Pool
-from adamant.training.outer import CE, Balanced, Sum, Times, Views, views_of
+from adamant.training.inner import Ascend, Keep, Pool
+from adamant.training.outer import CE, Balanced, Sum, Times
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
+from adamant.training.views import Views, views_of
 
 N, D, K = 6, 5, 3
 

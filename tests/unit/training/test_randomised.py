@@ -16,9 +16,9 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2
 from adamant.training import Adam, Job, Plan, fit, recipes
-from adamant.training.inner import Batch
-from adamant.training.outer import Views, cost_of
+from adamant.training.parts import Batch
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius, copies
+from adamant.training.views import Views, cost_of
 
 N, D, K = 8, 5, 3
 

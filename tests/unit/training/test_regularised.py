@@ -20,10 +20,11 @@ from adamant.models.save import save_model
 from adamant.random import Rng
 from adamant.threats import Linf
 from adamant.training import recipes
-from adamant.training.inner import Batch
-from adamant.training.outer import CE, Views
+from adamant.training.outer import CE
 from adamant.training.pairs import Boosted, Doubted
+from adamant.training.parts import Batch
 from adamant.training.teacher import Depart, Taught, Teacher, teachers_of
+from adamant.training.views import Views
 
 QUICK = PGD(steps=3, rate=0.5)
 

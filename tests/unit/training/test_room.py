@@ -3,10 +3,6 @@
 import itertools
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,14 +22,15 @@ from adamant.runtime.checkpoint import Progress
 from adamant.runtime.knobs import Constant
 from adamant.runtime.optimizers import SGD
 from adamant.shards import Shard
-from adamant.threats import Linf
+from adamant.threats import Linf, Spatial
 from adamant.training import recipes
 from adamant.training.fit import fit
-from adamant.training.inner import Batch
-from adamant.training.outer import CE, Sum, Times, Views
+from adamant.training.outer import CE, Sum, Times
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Forge, Job, placed, rows_of
+from adamant.training.views import Views
 
 DIGITS = load_data("digits", split="train")
 TRAIN, VALID = DIGITS.take(torch.arange(96)), DIGITS.take(torch.arange(96, 128))
@@ -41,6 +38,7 @@ MORE = DIGITS.take(torch.arange(200, 240))
 QUICK = PGD(steps=2, rate=0.6)
 MADRY = recipes.madry(attack=QUICK)
 TINY = Plan(epochs=2, batch_size=16, select=FGSM(), save_every=0.0, select_rows=32, optimizer=SGD(0.05))
+HALF = replace(TINY, extra=0.5)
 
 
 @dataclass(frozen=True)
@@ -225,66 +223,29 @@ def test_a_collapse_makes_the_attack_stronger_and_is_resumed(tmp_path) -> None:
     assert trained(tmp_path, resume=True) == whole
 
 
-# ---- signals
+def test_where_a_guard_alarms_and_nothing_can_be_made_stronger_is_no_good_place(monkeypatch) -> None:
+    @dataclass(frozen=True)
+    class Alarm:
+        rows: int = 16
 
-SCRIPT = """
-import sys, time, torch, pathlib
-sys.path.insert(0, {here!r})
-import importlib.util
-spec = importlib.util.spec_from_file_location("room", {file!r})
-room = importlib.util.module_from_spec(spec)
-sys.modules["room"] = room
-spec.loader.exec_module(room)
-torch.set_num_threads(1)
-folder = pathlib.Path(sys.argv[1])
-def watch(step, steps, text):
-    if step == 3:
-        (folder / "there").touch()
-    time.sleep(0.05)
-plan = room.replace(room.TINY, save_every=1e9)
-room.fit(room.job(folder=folder, plan=plan, watch=watch))
-"""
+        def interval(self, cost):
+            return 4
 
+        def probe(self, model, x, y, threat, rng):
+            probes.append(1)
+            return (0.5, 0.5)
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_ends_the_step_and_writes_a_checkpoint(number, tmp_path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), file=__file__))
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path)],
-        env=env, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "there").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert err.rstrip().endswith("KeyboardInterrupt")
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["what"] == "stopped"
-    assert 3 <= lines[-1]["step"] < 12
-    model, whole, steps = Net(5), Net(), []
-    plan = replace(TINY, save_every=1e9)
-    fit(job(model=model, plan=plan, folder=tmp_path, resume=True, watch=lambda step, *_: steps.append(step)))
-    fit(job(model=whole, plan=plan))
-    assert steps[0] == lines[-1]["step"] + 1
-    assert weights(model) == weights(whole)
+        def alarm(self, probe, best):
+            return "it went far" if len(probes) == 2 else ""
 
+    def step(self: Forge, progress: Progress) -> float:
+        loss = true(self, progress)
+        return torch.nan if progress.step == 9 and progress.rate == 1 else loss
 
-def test_a_second_signal_cuts(tmp_path) -> None:
-    def watch(*_: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    steps = []
-    with pytest.raises(KeyboardInterrupt):
-        fit(job(folder=tmp_path, watch=lambda step, *_: (steps.append(step), watch(), watch())))
-    assert steps == [1]
-    assert not (tmp_path / "checkpoint.safetensors").exists()
-    assert signal.getsignal(signal.SIGINT) is before
+    true, probes = Forge.step, []
+    monkeypatch.setattr(Forge, "step", step)
+    report = fit(job(replace(recipes.standard(), guard=Alarm())))
+    assert [(e["step"], e["back_to"]) for e in report.events] == [(9, 4)]
 
 
 # ---- what stays as it is
@@ -398,16 +359,21 @@ def test_a_pool_remembers_extra_rows_too(tmp_path) -> None:
     ("settings", "said"),
     [
         ({"extra": MORE}, "the plan takes none of them"),
-        ({"extra": Labelled(MORE.x[..., :4], MORE.y), "plan": replace(TINY, extra=0.5)}, "must be alike"),
-        ({"extra": Labelled(MORE.x, MORE.y + 9), "plan": replace(TINY, extra=0.5)}, "outside 0..9"),
-        ({"extra": Labelled(MORE.x * 9, MORE.y), "plan": replace(TINY, extra=0.5)}, "outside the box"),
+        ({"extra": Labelled(MORE.x[..., :4], MORE.y), "plan": HALF}, "must be alike"),
+        ({"extra": Labelled(MORE.x, MORE.y + 9), "plan": HALF}, "outside 0..9"),
+        ({"extra": Labelled(MORE.x * 9, MORE.y), "plan": HALF}, "outside the box"),
         ({"validation": Labelled(VALID.x * 9, VALID.y)}, "outside the box"),
         ({"validation": Labelled(VALID.x[:0], VALID.y[:0])}, "no validation rows"),
         ({"data": Labelled(TRAIN.x, TRAIN.y[:-1])}, "must be alike and labelled"),
         ({"data": Labelled(TRAIN.x, TRAIN.y - 1)}, "belong to the extra rows"),
         ({"data": Labelled(TRAIN.x, TRAIN.y + 1)}, "outside 0..9"),
+        (
+            {"extra": Labelled(MORE.x, torch.arange(40).where(torch.arange(40) == 12, -1)), "plan": HALF},
+            "12 of row 12",
+        ),
+        ({"threat": Spatial()}, "Spatial changes parameters of the picture: .* not trained with"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_rows_that_do_not_fit_are_refused_before_the_first_step(settings, said) -> None:
     steps = []

@@ -16,18 +16,21 @@ from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.optimizers import Adam
 from adamant.threats import L1, L2, Linf
 from adamant.training import recipes
 from adamant.training.fit import validate
-from adamant.training.inner import Ascend, Batch, Keep, Under, threats_of
-from adamant.training.outer import Views
+from adamant.training.inner import Ascend, Keep, Under
+from adamant.training.parts import Batch, threats_of
 from adamant.training.several import ByError, OneOf, Steepest
 from adamant.training.step import Job
+from adamant.training.views import Views
 
 QUICK = PGD(steps=3, rate=0.5)
 THREE = (Linf(0.1), L2(0.8), L1(3.0))
 TWO = (Linf(0.1), L1(3.0))
-SHORT = replace(PLAN, epochs=12, select_rows=40)
+SHORT = replace(PLAN, epochs=8, select_rows=40, optimizer=Adam(1.5e-2))
+LONG = replace(PLAN, epochs=12, select_rows=40)
 
 
 def several_views(model: nn.Module) -> tuple[Views, dict[str, torch.Tensor]]:
@@ -210,7 +213,7 @@ def test_the_pair_of_ramp_brings_answers_together() -> None:
         return float((p.exp() * (p - q)).sum(1).mean())
 
     with_, without = (
-        train(recipes.ramp(lam=lam, threats=TWO, attack=PGD(steps=2, rate=0.6)), plan=SHORT) for lam in (5.0, 0.0)
+        train(recipes.ramp(lam=lam, threats=TWO, attack=PGD(steps=2, rate=0.6)), plan=LONG) for lam in (5.0, 0.0)
     )
     assert apart(with_) < 0.8 * apart(without)
 

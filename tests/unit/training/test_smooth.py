@@ -34,10 +34,12 @@ from adamant.errors import InputError
 from adamant.random import Rng
 from adamant.threats import L2, Linf
 from adamant.training import recipes
-from adamant.training.inner import Ascend, Batch
-from adamant.training.outer import CE, Views, slopes_of
+from adamant.training.inner import Ascend
+from adamant.training.outer import CE
 from adamant.training.pairs import Steady
+from adamant.training.parts import Batch
 from adamant.training.slopes import Bend, Curved, Plane, Sensitivity, Steepness
+from adamant.training.views import Views, sloped, slopes_of
 from adamant.training.virtual import Virtual
 
 
@@ -66,7 +68,7 @@ def test_the_gradient_of_steepness_is_that_of_differences() -> None:
 
     def penalty() -> Tensor:
         x, y = rows()
-        return Steepness("clean")(Views({"clean": x.double()}, y, model, sloped=("clean",))).sum()
+        return Steepness("clean")(Views(sloped({"clean": x.double()}, ["clean"]), y, model)).sum()
 
     penalty().backward()
     weight, h = model[0].weight, 1e-5
@@ -80,6 +82,17 @@ def test_the_gradient_of_steepness_is_that_of_differences() -> None:
         assert weight.grad[i, j].item() == pytest.approx((up - down) / (2 * h), rel=1e-4)
 
 
+def test_rows_that_were_mixed_have_the_slope_of_their_mixed_loss() -> None:
+    (x, y), model = rows(), smooth()
+    soft = Rng.of(3, N).normal(K).softmax(1)
+    v = Views(sloped({"clean": x}, ["clean"]), y, model, soft=soft)
+    z = x.clone().requires_grad_()
+    loss = -(soft * model(z).log_softmax(1)).sum(1)
+    assert torch.allclose(CE("clean")(v), loss)
+    (g,) = torch.autograd.grad(loss.sum(), z)
+    assert torch.allclose(Steepness("clean")(v), g.square().sum(1), atol=1e-6)
+
+
 def penalty_value(penalty) -> float:
     with torch.enable_grad():
         return penalty().item()
@@ -89,7 +102,7 @@ def test_sensitivity_is_the_norm_of_the_jacobian_on_average() -> None:
     x, y = rows()
     model = smooth()
     whole = vmap(jacrev(lambda z: model(z[None])[0]))(x).square().sum((1, 2)) / 2
-    v = Views({"clean": x}, y, model, rng=Rng.of(7, N), sloped=("clean",))
+    v = Views(sloped({"clean": x}, ["clean"]), y, model, rng=Rng.of(7, N))
     assert torch.allclose(Sensitivity("clean", 1000)(v), whole, rtol=0.08)
     one = Sensitivity("clean")(v)
     jac = vmap(jacrev(lambda z: model(z[None])[0]))(x)
@@ -287,7 +300,7 @@ def test_each_shrinks_what_it_penalises(trained, name, term) -> None:
         x, y, model = TEST.x[:200], TEST.y[:200], trained[k]
         with untouched(model):
             z = one_step(model, x, y)
-        v = Views({"clean": x, "adv": z}, y, model, rng=Rng.of(3, 200), sloped=("clean", "adv"))
+        v = Views(sloped({"clean": x, "adv": z}, ["clean", "adv"]), y, model, rng=Rng.of(3, 200))
         sizes[k] = float(term(v).detach().mean())
     assert sizes[name] < 0.6 * sizes["standard"]
 
@@ -372,7 +385,7 @@ def test_costs_are_those_of_a_count_of_operations(recipe) -> None:
     with Products() as whole:
         with untouched(model):
             made = {"clean": x, **recipe.inner(model, b, Linf(0.1), {})}
-        v = Views(made, y, model, rng=b.rng, sloped=slopes_of(recipe.outer))
+        v = Views(sloped(made, slopes_of(recipe.outer)), y, model, rng=b.rng)
         recipe.outer(v).mean().backward()
     assert one.count == 12
     assert whole.count / one.count == pytest.approx(recipe.cost, rel=0.12)

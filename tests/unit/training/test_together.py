@@ -27,8 +27,8 @@ from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import recipes
 from adamant.training.fit import fit
-from adamant.training.inner import Batch, Memory
 from adamant.training.outer import CE
+from adamant.training.parts import Batch, Memory
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe
 from adamant.training.step import Job
@@ -77,6 +77,7 @@ RUNS: dict[str, tuple[Recipe, dict]] = {
     "pool": (recipes.augmented(keep=2), {"extra": 0.25}),
     "recall": (Recipe(name="recall", source="", inner=Recall(), outer=CE("adv")), {"extra": 0.25}),
     "probe": (recipes.madry(attack=QUICK), {"probe": 0.3}),
+    "adaptive": (recipes.mixed(attack=QUICK, adaptive=0.3), {"epochs": 1}),
     "norm": (recipes.madry(attack=QUICK, average=EMA(0.9)), {}),
 }
 

@@ -14,10 +14,10 @@ from adamant.random import Rng
 from adamant.runtime.optimizers import Adam
 from adamant.threats import Linf
 from adamant.training.fit import fit
-from adamant.training.inner import Batch
-from adamant.training.outer import Views
+from adamant.training.parts import Batch
 from adamant.training.plan import Plan
 from adamant.training.step import Job
+from adamant.training.views import Views, sloped
 
 N, D, K = 6, 5, 3
 DIGITS = load_data("digits", split="train")
@@ -50,7 +50,7 @@ def views(model: nn.Module, seed: int = 0, **more: Tensor) -> Views:
     x, y = rows(seed)
     z = (x + 0.1 * Rng.of(seed, N).fold("z").normal(D)).clamp(0, 1)
     inputs = {"clean": x, "adv": z, **more}
-    return Views(inputs, y, model, threat=Linf(0.1), rng=Rng.of(7, N), sloped=tuple(inputs))
+    return Views(sloped(inputs, inputs), y, model, threat=Linf(0.1), rng=Rng.of(7, N))
 
 
 def digits_net(seed: int = 0, *, norm: bool = False, wide: int = 32) -> nn.Sequential:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adamant.access import Access, Sight, WhiteBox
+from adamant.access import Access, Sight, plain, sight
+from adamant.adversary import check_sight
 from adamant.batch import PerRow, take
-from adamant.calling import Settings, untouched, unwrapped
+from adamant.calling import Remembers, Settings, untouched, unwrapped
 from adamant.errors import InputError, ModelError
 from adamant.evaluation.doctor import basics, gradients, sheet, surrogate, walks
 from adamant.evaluation.doctor.finding import Examination, Finding, Verdict
@@ -25,6 +26,9 @@ _NAMES = {
     "D14": "noise", "D15": "one step", "D16": "steps", "D17": "budgets", "D18": "no budget", "D19": "transfer",
     "D21": "loss curve", "D22": "numbers", "D23": "state", "D24": "optimisation", "D27": "seeds", "D30": "rejection",
 }  # fmt: skip
+
+
+_BLIND = "this model shows no gradient"
 
 
 def examine(
@@ -54,8 +58,10 @@ def examine(
     eps = getattr(threat, "eps", None)
     if isinstance(eps, PerRow) and len(eps.values) != len(data.x):
         raise InputError(f"There are {len(eps.values)} budgets for {len(data.x)} rows.")
+    access = access or plain(model)
+    check_sight(model, access)
     chosen = permutation(len(data.x), seed, "doctor")[:rows].sort().values
-    return _Round(model, data, threat, seed, chosen, settings or Settings(), access or WhiteBox()).all(
+    return _Round(model, data, threat, seed, chosen, settings or Settings(), access).all(
         classes if classes is not None else len(data.classes) or None, claimed
     )
 
@@ -115,7 +121,8 @@ class _Round:
             raise _Enough("the model returns no numbers (D22)")
         x, clean, self.ids = x[fine], clean[fine], self.ids[fine]
         y = self.y[fine] if self.y.ndim and len(self.y) == len(fine) else self.y
-        self.add(basics.outputs(self.raw, model, x[:64]), sheet.labels(y, clean))
+        shows = sight(model) == Sight.GRADIENT
+        self.add(basics.outputs(self.raw, model, x[:64]) if shows else _skipped("D8", _BLIND), sheet.labels(y, clean))
         self.add(sheet.rejection(clean.shape[1], classes, y))
         usable = sheet.usable_labels(y, len(x), clean.shape[1])
         known = usable is not None
@@ -147,13 +154,19 @@ class _Round:
         return as_logits(self.raw, x[fine][:16])[0] if bool(fine.any()) else self.raw
 
     def _without_gradients(self, p: Patient) -> None:
+        if any(isinstance(m, Remembers) for m in unwrapped(p.model).modules()):
+            why = "what was asked before is answered from memory"
+            self.add(_skipped("D2", why), _skipped("D3", why))
+            return
         self.add(basics.coupling(p), basics.randomness(p, self.access))
 
     def _with_gradients(self, p: Patient) -> None:
         names = ("D4", "D5", "D6", "D7", "D14", "D15", "D16", "D17", "D18", "D19", "D21", "D27")
         if self.access.gives < Sight.GRADIENT:
-            self.add(*(_skipped(n, f"{type(self.access).__name__} sees no gradient") for n in names))
-            self.add(basics.scale(p, None))
+            blind = sight(p.model) < Sight.GRADIENT
+            why = _BLIND if blind else f"{type(self.access).__name__} sees no gradient"
+            self.add(*(_skipped(n, why) for n in names))
+            self.add(_skipped("D9", why) if blind else basics.scale(p, None))
             return
         self.add(gradients.graph(p))
         through = self.found["D4"].verdict == Verdict.PASS

@@ -9,8 +9,8 @@ from adamant.errors import InputError
 from adamant.runtime.average import Average
 from adamant.runtime.knobs import Constant, Knob
 from adamant.training.guards import Guard
-from adamant.training.inner import Inner
-from adamant.training.outer import Outer, cost_of, views_of
+from adamant.training.parts import Inner
+from adamant.training.views import Outer, cost_of, views_of
 from adamant.training.weights import Weights
 from adamant.values import brief
 
@@ -66,3 +66,9 @@ def not_negative(name: str, value: float) -> None:
     """Raise InputError for a weight that would turn a penalty into a reward."""
     if not value >= 0:
         raise InputError(f"{name} must not be negative, got {value}.")
+
+
+def share_of(name: str, value: float) -> None:
+    """Raise InputError for a share that is none."""
+    if not 0 < value <= 1:
+        raise InputError(f"{name} is a share, above 0 and no more than 1, got {value}.")

@@ -9,10 +9,10 @@ from adamant.attacks.gradient import PGD
 from adamant.bounds import Intervals, Lines
 from adamant.runtime.average import Average
 from adamant.runtime.knobs import Constant, Knob, Ramp
-from adamant.training.bounded import Blend, Guarantee, between
+from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Keep
 from adamant.training.outer import CE
-from adamant.training.recipes.base import Recipe
+from adamant.training.recipes.base import Recipe, share_of
 
 
 def ibp(
@@ -62,7 +62,7 @@ def sabr(
     eps: Knob = Ramp(until=0.5),
 ) -> Recipe:
     """Interval bounds of a small box, a share of the budget, around the point of an attack (Mueller et al., 2023)."""
-    between("share", share)
+    share_of("share", share)
     return Recipe(
         name="sabr",
         source="Mueller et al., 2023, arXiv:2210.04871",
@@ -84,7 +84,7 @@ def mtl_ibp(
 
     One knob from adversarial (0) to certified training (1). Batch statistics are those of the adversarial view.
     """
-    between("alpha", alpha)
+    share_of("alpha", alpha)
     return Recipe(
         name="mtl_ibp",
         source="De Palma et al., 2024, arXiv:2307.13586",

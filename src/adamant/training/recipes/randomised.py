@@ -9,9 +9,10 @@ from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
 from adamant.runtime.average import Average
 from adamant.runtime.knobs import Constant, Knob
-from adamant.training.outer import CE, Outer, Sum, Times
+from adamant.training.outer import CE, Sum, Times
 from adamant.training.randomised import FromMean, MeanCE, MeanEntropy, Noisy, NoisyAscend, Radius, copies
 from adamant.training.recipes.base import Recipe, not_negative
+from adamant.training.views import Outer
 
 
 def gaussian(*, sigma: float = 0.25, n: int = 1, average: Average | None = None) -> Recipe:

@@ -14,11 +14,13 @@ from adamant.errors import InputError
 from adamant.runtime.average import Average
 from adamant.runtime.knobs import Constant, Knob
 from adamant.threats import L1, L2, Linf, Projectable
-from adamant.training.inner import Ascend, Inner, Together, Under
-from adamant.training.outer import CE, Outer, Sum, Times, Worst
+from adamant.training.inner import Ascend, Together, Under
+from adamant.training.outer import CE, Sum, Times, Worst
 from adamant.training.pairs import Paired
+from adamant.training.parts import Inner
 from adamant.training.recipes.base import Recipe, not_negative
 from adamant.training.several import ByError, OneOf, Steepest
+from adamant.training.views import Outer
 from adamant.training.weights import Weights
 
 THREE: tuple[Projectable, ...] = (Linf(0.3), L2(2.0), L1(10.0))
