@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--confidence", type=float, default=5.0)
+    parser.add_argument("--cross-entropy", action="store_true", help="in place of the margin, for robust targets")
     parser.add_argument("--size", type=float, default=0.03, help="weight of the hinge on the size of a change")
     parser.add_argument("--realism", type=float, default=0.1, help="weight of the discriminator")
     parser.add_argument("--diversity", type=float, default=5.0)
@@ -74,6 +75,7 @@ def game(asked: argparse.Namespace) -> AdvGAN | NAG:
     return AdvGAN(
         confidence=asked.confidence, realism=asked.realism, small=Small(weight=asked.size), rate=asked.rate,
         distilled=Distilled(access=ACCESS[asked.black_box]) if asked.black_box else None,
+        loss=am.CrossEntropy() if asked.cross_entropy else am.Margin(),
     )  # fmt: skip
 
 

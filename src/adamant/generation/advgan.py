@@ -20,6 +20,8 @@ from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import NonSaturating
 from adamant.generation.nets import DCGAN, Dense, Discriminator, fitting
 from adamant.generation.victim import answers, ask, check_victim, errs, goal_of, leave, victim
+from adamant.losses import Loss as AttackLoss
+from adamant.losses import Margin
 from adamant.models.generators import Changes, Outline, build_changes, changed, described
 from adamant.models.init import materialise
 from adamant.models.zoo import build
@@ -87,15 +89,16 @@ class AdvGAN:
 
     Xiao et al., 2018, arXiv:1801.02610: z = x + G(x), put inside the threat model by its own projection, Z the logits
     of the attacked model (never its probabilities, whose slope vanishes where it is sure), D the discriminator's logit.
-    `toward` is a class that all inputs are to be taken for; None: any wrong one. The model is asked in eval mode, and
-    no gradient by its weights is ever computed.
+    Another `loss` stands for the margin: `CrossEntropy()` attends to the rows near the boundary, which is what a robust
+    model leaves to attend to. `toward` is a class that all inputs are to be taken for; None: any wrong one. The model
+    is asked in eval mode, and no gradient by its weights is ever computed.
     """
 
     confidence: float = 5.0
     realism: float = 0.1
     small: Small | None = Small()
     rate: float = 1e-3
-    wide: int = 16
+    loss: AttackLoss = Margin()
     toward: int | None = None
     distilled: Distilled | None = None
     average: Average | None = None
@@ -111,9 +114,9 @@ class AdvGAN:
             )
 
     def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
-        outline = Outline(shape=shape, wide=self.wide)
+        outline = Outline(shape=shape)
         nets = fitting(shape)
-        nets = replace(nets, wide=self.wide if isinstance(nets, DCGAN) else 4 * self.wide)
+        nets = replace(nets, wide=outline.wide if isinstance(nets, DCGAN) else 4 * outline.wide)
         parts: dict[str, nn.Module] = {
             "generator": build_changes(outline, seed),
             "discriminator": materialise(lambda: _critic(nets, shape), seed + 1),
@@ -142,7 +145,8 @@ class AdvGAN:
         if self.distilled:
             model, losses["surrogate"] = networks.get_submodule("surrogate"), self._distil(networks, turn, made)
         with untouched(model, seed=turn.step):
-            losses["adversarial"] = leave(ask(model, made), goal_of(turn.y, self.toward), self.confidence).mean()
+            goal = goal_of(turn.y, self.toward)
+            losses["adversarial"] = leave(ask(model, made), goal, self.confidence, self.loss).mean()
             loss = losses["adversarial"]
             if self.realism:
                 fake = critic(made)

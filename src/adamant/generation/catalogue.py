@@ -10,10 +10,13 @@ from adamant.generation.gan import GAN
 from adamant.generation.losses import LOSSES, PENALTIES
 from adamant.generation.nag import NAG
 from adamant.generation.nets import LABELS, NETS
+from adamant.losses import CrossEntropy, Margin
 from adamant.runtime.average import EMA
 
 GAMES: tuple[type, ...] = (GAN, AdvGAN, NAG)
-PARTS: tuple[type, ...] = (*LOSSES, *PENALTIES, *NETS, *LABELS, EMA, Small, Distilled, ScoresOnly, LabelsOnly)
+PARTS: tuple[type, ...] = (
+    *LOSSES, *PENALTIES, *NETS, *LABELS, EMA, Small, Distilled, ScoresOnly, LabelsOnly, Margin, CrossEntropy,
+)  # fmt: skip
 
 
 def vocabulary() -> dict[str, Any]:

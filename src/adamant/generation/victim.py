@@ -15,7 +15,7 @@ from adamant.calling import Caller, Settings, device_of, untouched, unwrapped
 from adamant.errors import InputError
 from adamant.generation.base import Material
 from adamant.goals import Goal, Targeted, Untargeted
-from adamant.losses import Margin
+from adamant.losses import Loss, Margin
 from adamant.models import as_logits
 from adamant.random import Rng
 from adamant.threats import Parametric, Projectable
@@ -86,12 +86,12 @@ def errs(material: Material, toward: int | None, change: Callable[[Inputs], Inpu
     return wrong / len(held.y), length / len(held.y)
 
 
-def leave(logits: Logits, goal: Goal, confidence: float) -> Scores:
+def leave(logits: Logits, goal: Goal, confidence: float, loss: Loss = Margin()) -> Scores:
     """max(Z_y - max_{j != y} Z_j, -confidence): how far the label leads, down to a defeat that is clear enough.
 
     Carlini & Wagner, 2017, arXiv:1608.04644. With a target, how far the best other class leads it.
     """
-    return (-Margin()(logits, goal)).clamp_min(-confidence)
+    return (-loss(logits, goal)).clamp_min(-confidence)
 
 
 def goal_of(y: Labels, toward: int | None) -> Goal:

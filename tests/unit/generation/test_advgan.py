@@ -11,6 +11,7 @@ from torch import nn
 
 import adamant as am
 from adamant.batch import PerRow
+from adamant.cli import words
 from adamant.engine import run
 from adamant.errors import InputError
 from adamant.generation import files
@@ -24,6 +25,7 @@ from adamant.models import build
 from adamant.models.generators import changed
 from adamant.models.wrap import LogOfProbabilities
 from adamant.random import Rng
+from adamant.values import brief
 
 PLAY = Play(steps=300, batch_size=64, measures=2)
 
@@ -49,6 +51,10 @@ def test_the_margin_with_its_hinge():
     # max(Z_y - max_{j != y} Z_j, -k): 5 - 2, 0 - 3, 1 - 9
     assert leave(logits, Untargeted(y), 4.0).tolist() == [3.0, -3.0, -4.0]
     assert leave(logits, Untargeted(y), 0.0).tolist() == [3.0, 0.0, 0.0]
+    # the log probability of the label, with cross-entropy: no less than -0.5
+    entropy = leave(logits, Untargeted(y), 0.5, am.CrossEntropy())
+    assert entropy[0] == pytest.approx(5 - math.log(sum(map(math.exp, (5, 1, 2)))), abs=1e-5)
+    assert entropy[1:].tolist() == [-0.5, -0.5]
     # toward class 2: the best other class less the target, 5 - 2, 3 - 1, 9 + 4
     assert leave(logits, Targeted(y, y + 2), 4.0).tolist() == [3.0, 2.0, 13.0]
     assert leave(logits, goal_of(y, 2), 4.0).tolist() == [3.0, 2.0, 13.0]
@@ -272,8 +278,17 @@ def test_toward_one_class():
 
 
 def test_a_game_reads_back_and_its_parts_are_parts():
-    game = AdvGAN(distilled=Distilled(access=am.LabelsOnly()), toward=2, small=None)
-    names = {"AdvGAN": AdvGAN, "Distilled": Distilled, "LabelsOnly": am.LabelsOnly, "Small": Small}
+    game = AdvGAN(distilled=Distilled(access=am.LabelsOnly()), toward=2, small=None, loss=am.CrossEntropy())
+    assert words.game(brief(game)) == game
+    names = {
+        "Margin": am.Margin,
+        "CrossEntropy": am.CrossEntropy,
+        "inf": math.inf,
+        "AdvGAN": AdvGAN,
+        "Distilled": Distilled,
+        "LabelsOnly": am.LabelsOnly,
+        "Small": Small,
+    }
     assert eval(repr(game), names) == game
     assert isinstance(game, Game)
     assert isinstance(game, Outlined)
