@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, final, runtime_checkable
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -132,4 +132,13 @@ class Sampler(Protocol):
 
     def sample(self, networks: nn.Module, rng: Rng, y: Tensor | None = None) -> Tensor:
         """Inputs (n *d), of the classes y (n,) where the game is conditional, whose luck then is the label too."""
+        ...
+
+
+@runtime_checkable
+class Outlined(Protocol):
+    """A game whose generator an attack asks: its file says how to build that network alone."""
+
+    def outline(self, networks: nn.Module) -> dict[str, Any]:
+        """What `adamant.models.generators.load_changes` needs."""
         ...

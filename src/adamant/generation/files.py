@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, cast, final
 
 import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from adamant.errors import InputError, ModelError
 from adamant.files import write_whole
-from adamant.generation.base import Game, Shape
+from adamant.generation.base import Game, Outlined, Shape
 from adamant.generation.catalogue import vocabulary
+from adamant.models.generators import CHILD, KEY
+from adamant.models.state import read_safetensors
 from adamant.values import brief, read
 
-KEY = "adamant.game"
 FORMAT = 1
 
 
@@ -38,12 +38,14 @@ def save(path: str | os.PathLike[str], saved: Saved) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"A game is saved as .safetensors, not as {path.name!r}: end the path in .safetensors.")
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "game": brief(saved.game),
         "shape": list(saved.shape),
         "classes": list(saved.classes),
     }
+    if isinstance(saved.game, Outlined):
+        config[CHILD] = saved.game.outline(saved.networks)
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in saved.networks.state_dict().items()}
     # One entry only: safetensors writes several in an order of its own, and equal games are to be equal files.
     write_whole(path, safetensors.torch.save(tensors, metadata={KEY: json.dumps(config, sort_keys=True)}))
@@ -57,12 +59,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}: give the .safetensors file of a game.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}).") from error
+    tensors, text = read_safetensors(path, KEY)
     if text is None:
         raise InputError(f"{path} holds no game: give a file that adamant generate wrote.")
     config = _config(path, text)

@@ -162,7 +162,7 @@ def _asked(net: nn.Module, x: Tensor, name: str) -> Tensor:
         raise InputError(f"{name} does not take inputs of shape {tuple(x.shape)}: {error}.") from error
 
 
-def fitting(shape: Shape) -> Nets:
+def fitting(shape: Shape) -> DCGAN | Dense:
     """The pair for inputs of that shape: convolutions for pictures that are large enough, else dense layers."""
     pictures = _is_picture(shape) and all(side % 4 == 0 and side >= 12 for side in shape[1:])
     return DCGAN() if pictures else Dense()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from adamant.errors import InputError, ModelError
+from adamant.files import sha256
 from adamant.models.ask import Ask
 from adamant.models.doors import NAMES, opener
 from adamant.models.importable import FORM, imported
@@ -47,6 +49,19 @@ def load_model(
 def module_of(model: Any) -> nn.Module:
     """A model object of any framework that adamant knows as a torch module; one of torch is as it was."""
     return _held(model, Ask())
+
+
+def kept_model(path: str, device: str) -> nn.Module:
+    """The model in a file that explains itself, frozen and in eval mode; read once for each state of the file.
+
+    Raises OSError where there is no such file, and what `load_model` raises.
+    """
+    return _kept(path, sha256(path), device)
+
+
+@lru_cache(maxsize=4)
+def _kept(path: str, _sha256: str, device: str) -> nn.Module:
+    return load_model(path).to(device).eval().requires_grad_(False)
 
 
 def _evaluating(net: nn.Module) -> nn.Module:
