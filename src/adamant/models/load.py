@@ -32,8 +32,9 @@ def load_model(
     """Load a model, in eval mode, with the normalisation `(x - mean) / std` inside it where mean and std are given.
 
     `spec` is a model object of any framework that adamant knows, or a function from inputs to logits; an exported
-    program (.pt2); weights (.safetensors, or a state dict in .pt or .pth) with `arch` naming the network ("zoo:cnn" or
-    "package.module:callable"; files of `save_model` name it themselves); "zoo:NAME", which is untrained;
+    program (.pt2); a Keras model (.keras, or .h5, of Keras 3 or 2); weights (.safetensors, or a state dict in .pt or
+    .pth) with `arch` naming the network ("zoo:cnn" or "package.module:callable"; files of `save_model` name it
+    themselves); "zoo:NAME", which is untrained;
     "torchvision:NAME@WEIGHTS", WEIGHTS a local file; or "package.module:callable", a model or what builds one,
     importable from the current directory. `shape` (of one input, without the batch) and `classes` are for networks of
     the zoo. `trust` lets a file run code that it carries. Nothing is ever downloaded.
