@@ -64,7 +64,7 @@ class OnnxModel(nn.Module):
         """
         if not isinstance(self.core, GraphModule):
             raise InputError(
-                "This ONNX model is run outside of torch, so its weights are those of its file: keep that."
+                "This ONNX model is run outside of torch: its weights are those of its file."
             )
         path.write_bytes(with_weights(self.source.proto, self.core.weights()))
 
