@@ -28,9 +28,9 @@ from adamant.evaluation import STANDARD, STRICT, Order, audit
 from adamant.goals import Untargeted
 from adamant.models import BPDA, Architecture, build, count_parameters, save_model
 from adamant.models.zoo.cnn import Threshold
+from adamant.runtime.augment import Augment, Crop, Flip
 from adamant.runtime.knobs import OneCycle, Ramp
 from adamant.training import EMA, SGD, Adam, Job, Plan, fit
-from adamant.training.augment import Augment, Crop, Flip
 
 MEAN = EMA(0.999)
 COLOUR: tuple[Augment, ...] = (Flip(), Crop(2))

@@ -6,8 +6,8 @@ from keras_fgsm import cnn, rows
 
 import adamant as am
 from adamant.evaluation import QUICK
+from adamant.runtime.augment import Rotate, Shift
 from adamant.training import Adam, Plan
-from adamant.training.augment import Rotate, Shift
 
 threat = am.Linf(0.1)
 recipe = am.recipes.mixed(lam=0.1, attack=am.FGSM())

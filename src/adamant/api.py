@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from adamant.access import Access, plain
 from adamant.adversary import Attack, Composite, Outcome
 from adamant.batch import PerRow
 from adamant.calling import Settings
-from adamant.data import DataSet, Stream, split
+from adamant.data import DataSet, Mix, Stream, split
 from adamant.engine import run
 from adamant.errors import InputError
 from adamant.goals import Targeted, Untargeted
@@ -112,7 +113,7 @@ def _config(order: evaluation.Order, model: nn.Module, data: DataSet | Stream) -
 
 def train(
     model: Any,
-    data: DataSet,
+    data: DataSet | Mix,
     recipe: training.Recipe,
     threat: Projectable,
     *,
@@ -123,8 +124,13 @@ def train(
     """A hardened copy of the model; the one given stays as it is. Without validation data, a tenth is set aside.
 
     Of a model of another framework it is a torch module whose `receive()` gives that framework's object, hardened, and
-    which `save_model` writes as a file of that framework.
+    which `save_model` writes as a file of that framework. Of a `Mix`, the generated rows take their share of every
+    batch; the tenth comes from the real ones.
     """
+    plan, extra = plan or training.Plan(), None
+    if isinstance(data, Mix):
+        data.check()
+        plan, extra, data = replace(plan, extra=data.share), data.generated, data.real
     if validation is None:
         data, validation = split(data, 0.1, seed)
     hardened = copy.deepcopy(module_of(model))
@@ -134,7 +140,8 @@ def train(
         validation=validation,
         threat=threat,
         recipe=recipe,
-        plan=plan or training.Plan(),
+        plan=plan,
+        extra=extra,
         seed=seed,
     )
     training.fit(job)

@@ -32,6 +32,13 @@ def won(logits: Logits, goal: Goal, tolerance: float) -> Mask:
     return reached & (Margin()(logits, goal) > tolerance * spread)
 
 
+def pictures(change: Parametric, x: Inputs, theta: Tensor) -> Inputs:
+    """What the parameters make of each input, one by one: so it is judged, and so it is handed out."""
+    with torch.no_grad():
+        each = (take((change, x, theta), row[None]) for row in torch.arange(len(x), device=x.device))
+        return torch.cat([one.apply(picture, z) for one, picture, z in each])
+
+
 @dataclass(frozen=True)
 class Problem(Rows):
     """Model, rows of inputs, goal, threat, access and randomness: all that an attack may know."""
@@ -246,10 +253,7 @@ class Desk:
     def _alone(self, p: Problem, z: Inputs) -> Logits:
         if p.change is None or p.picture is None:
             return self.model.alone(z)
-        with torch.no_grad():  # one by one from the parameters on, as the picture that is handed out is made
-            return self.model.alone(
-                torch.cat([p.change.apply(p.picture[i : i + 1], z[i : i + 1]) for i in range(len(z))])
-            )
+        return self.model.alone(pictures(p.change, p.picture, z))
 
     def _holds(self, p: Problem, z: Inputs) -> Mask:
         """Ask rows alone, as often as the settings say: do most of the answers fool, by the tolerance?"""

@@ -29,7 +29,7 @@ from adamant.adversary import (
 )
 from adamant.batch import PerRow, cat, on, take
 from adamant.calling import Caller, Settings, device_of, out_of_memory, untouched, unwrapped
-from adamant.desk import Blind, Desk, Problem
+from adamant.desk import Blind, Desk, Problem, pictures
 from adamant.errors import InputError, ModelError, Spent
 from adamant.goals import Goal
 from adamant.losses import Margin
@@ -262,11 +262,10 @@ def _run_batch(
 
 
 def _pictures(change: Parametric, picture: Tensor, theta: Tensor) -> Tensor:
-    """What the parameters make of each picture, one by one, as it was judged; itself where they are zero."""
-    made = picture.clone()
-    with torch.no_grad():
-        for i in theta.flatten(1).any(1).nonzero().flatten().tolist():
-            made[i] = change.apply(picture[i : i + 1], theta[i : i + 1])[0]
+    """What the parameters make of each picture; itself where they are zero."""
+    made, moved = picture.clone(), theta.flatten(1).any(1).nonzero().flatten()
+    if len(moved):
+        made[moved] = pictures(*take((change, picture, theta), moved))
     return made
 
 

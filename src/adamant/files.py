@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all, and folders that say why they cannot be written."""
+"""Files that appear whole or not at all, their digests, and folders that say why they cannot be written."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Generator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +41,17 @@ def renamed(path: Path) -> Generator[Path]:
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def sha256(path: str) -> str:
+    """Of the file's bytes, which are read once for each of its states; raises OSError where it cannot be read."""
+    about = Path(path).stat()
+    return _sha256(path, about.st_mtime_ns, about.st_size)
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: str, _changed: int, _size: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def make_folder(path: Path) -> Path:

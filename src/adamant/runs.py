@@ -24,6 +24,7 @@ from adamant.evaluation.doctor import Finding, Verdict
 from adamant.files import make_folder, write_whole
 from adamant.models import count_parameters
 from adamant.report import read_result, write_page
+from adamant.report.generation import Shown, write_generation_page
 from adamant.training import Job, Report
 from adamant.values import brief
 
@@ -161,6 +162,21 @@ def write_training(folder: Path, job: Job, report: Report, data: DataSet, story:
     }
     _write(folder, story.config, result)
     write_page([folder], folder / "report.html")
+    return result
+
+
+def write_generation(folder: Path, facts: Mapping[str, Any], shown: Shown, story: Story) -> dict[str, Any]:
+    """result.json, config.toml and the page of a generation run; networks and samples are the caller's to save."""
+    result = {
+        "schema": "adamant.generation/1",
+        "adamant": adamant.__version__,
+        "name": story.name,
+        "model": story.model,
+        **facts,
+        "provenance": provenance(story.command, story.device),
+    }
+    _write(folder, story.config, result)
+    write_generation_page(folder / "report.html", result, shown)
     return result
 
 

@@ -10,7 +10,6 @@ import torch
 
 # --8<-- [start:imports]
 import adamant as am
-from adamant.models import save_onnx
 from adamant.training import Plan
 
 # --8<-- [end:imports]
@@ -34,7 +33,7 @@ def test_an_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = model(data.x)
     # --8<-- [start:save]
     hardened = am.train(model, data, am.recipes.standard(), am.Linf(0.1), plan=Plan(epochs=1))
-    save_onnx(hardened, "hardened.onnx")
+    am.save_model(hardened, "hardened.onnx")
     # --8<-- [end:save]
     assert not torch.equal(am.load_model("hardened.onnx")(data.x), before)
     torch.testing.assert_close(am.load_model("hardened.onnx")(data.x), hardened(data.x))

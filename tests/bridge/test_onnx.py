@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from adamant.access import Sight
 from adamant.errors import InputError, ModelError
-from adamant.models import as_logits, build, load_model
-from adamant.models.onnx import load_onnx, save_onnx
+from adamant.models import as_logits, build, load_model, save_model
+from adamant.models.onnx import load_onnx
 
 onnx: Any = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -239,7 +239,7 @@ def test_weights_are_trained_and_written_back(tmp_path: Path) -> None:
     with torch.no_grad():
         weight -= weight.grad
     assert not torch.equal(weight, w)
-    save_onnx(loaded, tmp_path / "after.onnx")
+    save_model(loaded, tmp_path / "after.onnx")
     again = load_model(tmp_path / "after.onnx")
     assert torch.equal(again(x), loaded(x))
     import onnxruntime
@@ -248,9 +248,9 @@ def test_weights_are_trained_and_written_back(tmp_path: Path) -> None:
     answer = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
     torch.testing.assert_close(answer, loaded(x).softmax(1).detach())
     with pytest.raises(InputError, match=r"saved as \.onnx"):
-        save_onnx(loaded, tmp_path / "after.bin")
-    with pytest.raises(InputError, match="is a Normalised"):
-        save_onnx(load_model(tmp_path / "after.onnx", mean=(0.5,), std=(1.0,)), tmp_path / "x.onnx")
+        save_model(loaded, tmp_path / "after.bin")
+    with pytest.raises(InputError, match="holds no mean"):
+        save_model(load_model(tmp_path / "after.onnx", mean=(0.5,), std=(1.0,)), tmp_path / "x.onnx")
 
 
 def test_statistics_that_an_exporter_merged_with_weights() -> None:

@@ -35,12 +35,12 @@ from adamant.bounds import Intervals, Lines
 from adamant.cli import words
 from adamant.errors import InputError
 from adamant.losses import DLR, CrossEntropy, Margin
-from adamant.runtime import optimizers
+from adamant.runtime import augment, optimizers
 from adamant.runtime.average import EMA
 from adamant.runtime.knobs import Constant, Cosine, OneCycle, Ramp
 from adamant.runtime.optimizers import SGD, Adam
 from adamant.threats import L0, L1, L2, Flow, Linf, Pasted, Patch, Recolour, Spatial, Wasserstein
-from adamant.training import SWA, Plan, augment, recipes
+from adamant.training import SWA, Plan, recipes
 from adamant.training import catalogue as training
 from adamant.training.bounded import Blend, Guarantee
 from adamant.training.inner import Ascend, Keep, Pool, Stages, Stray, Together, Under

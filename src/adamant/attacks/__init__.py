@@ -15,6 +15,8 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.latent import LatentSearch
+from adamant.attacks.learned import NAG, AdvGAN
 from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
 from adamant.attacks.pdpgd import PDPGD
@@ -34,10 +36,10 @@ from adamant.attacks.variance import VMIFGSM
 from adamant.attacks.zoo import ZOO
 
 __all__ = [
-    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NIFGSM", "PDPGD",
-    "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "Anywhere", "Bandits", "Best", "BoundaryAttack", "CarliniWagner",
-    "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget", "FrankWolfe",
-    "GeoDA", "Here", "HopSkipJump", "Insist", "Near", "Nearest", "OnePixel", "RandomSearch", "RayS", "Restarts",
-    "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS", "Square", "SuperDeepFool", "SurFree",
-    "Union", "Within", "printable", "universal",
+    "ALMA", "APGD", "APGDL1", "BIM", "DDN", "EAD", "FAB", "FGM", "FGSM", "FMN", "JSMA", "MIFGSM", "NAG", "NIFGSM",
+    "PDPGD", "PGD", "RFGSM", "VMIFGSM", "ZOO", "AdamPGD", "AdvGAN", "Anywhere", "Bandits", "Best", "BoundaryAttack",
+    "CarliniWagner", "CarliniWagnerL0", "CarliniWagnerLinf", "CosinePGD", "DeepFool", "Diverse", "Draws", "EachTarget",
+    "FrankWolfe", "GeoDA", "Here", "HopSkipJump", "Insist", "LatentSearch", "Near", "Nearest", "OnePixel",
+    "RandomSearch", "RayS", "Restarts", "SameChange", "SigmaZero", "SignOPT", "SimBA", "SparseFool", "SparseRS",
+    "Square", "SuperDeepFool", "SurFree", "Union", "Within", "printable", "universal",
 ]  # fmt: skip

@@ -20,6 +20,8 @@ from adamant.attacks.fmn import FMN
 from adamant.attacks.geoda import GeoDA
 from adamant.attacks.gradient import BIM, FGM, FGSM, MIFGSM, NIFGSM, PGD, RFGSM, AdamPGD, FrankWolfe
 from adamant.attacks.hopskipjump import HopSkipJump
+from adamant.attacks.latent import LatentSearch
+from adamant.attacks.learned import NAG, AdvGAN
 from adamant.attacks.nearest import Insist, Nearest
 from adamant.attacks.one_pixel import OnePixel
 from adamant.attacks.pdpgd import PDPGD
@@ -193,8 +195,22 @@ CATALOGUE: tuple[Entry, ...] = (
         Draws, "Engstrom et al., 2019, arXiv:1712.02779", _LOOKS,
         "the worst of k: for turns and shifts, and to see what noise alone does",
     ),
-    # one change for all rows; attacks made of attacks
+    # one change for all rows
     Entry(SameChange, "Moosavi-Dezfooli et al., 2017, arXiv:1610.08401", "1 forward", "to judge a universal change"),
+    Entry(
+        NAG, "Mopuri et al., 2018, arXiv:1712.03390", _LOOKS,
+        "universal changes drawn from a trained generator, the worst of k",
+    ),
+    # one change for each input, made by a trained network
+    Entry(
+        AdvGAN, "Xiao et al., 2018, arXiv:1801.02610", "1 forward",
+        "many inputs at once, where training a generator pays; it sees nothing of the model when it attacks",
+    ),
+    Entry(
+        LatentSearch, "Song et al., 2018, arXiv:1805.07894", _STEPS,
+        "unrestricted examples: what a generator draws, within the threat model that says what counts",
+    ),
+    # attacks made of attacks
     Entry(Restarts, "repetition", "n times its attack", "to average out the luck of a random start"),
     Entry(
         EachTarget, "Gowal et al., 2019, arXiv:1910.09338", "n times its attack + 1 forward",

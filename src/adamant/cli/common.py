@@ -144,11 +144,11 @@ class Source(Data):
             std=self.std,
             trust=self.trust,
         )
-        device = self.device or _of_this_process()
+        device = self.device or of_this_process()
         return model.to(device) if device else model
 
 
-def _of_this_process() -> str | None:
+def of_this_process() -> str | None:
     """Under torchrun, on a machine with several accelerators, each process has its own."""
     own = os.environ.get("LOCAL_RANK")
     return f"cuda:{own}" if own and own.isdigit() and int(own) < torch.cuda.device_count() else None

@@ -26,6 +26,7 @@ def _members() -> dict[str, Any]:
     from adamant.cli.corrupt import Corrupt
     from adamant.cli.demo import Demo
     from adamant.cli.doctor import Doctor
+    from adamant.cli.generate import Generate
     from adamant.cli.listing import Attacks, Models, Recipes, Threats
     from adamant.cli.report import Report
     from adamant.cli.train import Train
@@ -33,7 +34,8 @@ def _members() -> dict[str, Any]:
     from adamant.cli.tune import Tune
 
     members = (
-        Demo, Audit, Attack, Train, Tune, Transfer, Corrupt, Doctor, Compare, Report, Attacks, Threats, Recipes, Models,
+        Demo, Audit, Attack, Train, Tune, Transfer, Corrupt, Generate, Doctor, Compare, Report,
+        Attacks, Threats, Recipes, Models,
     )  # fmt: skip
     return {member.__name__.lower(): member for member in members}
 

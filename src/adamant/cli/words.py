@@ -16,11 +16,13 @@ from adamant.batch import PerRow, Shared
 from adamant.errors import InputError
 from adamant.evaluation import CATALOGUE as SUITES
 from adamant.evaluation import Suite
+from adamant.generation import catalogue as generation
+from adamant.generation.base import Game
 from adamant.runtime import knobs, optimizers
+from adamant.runtime.augment import Augment, Mixing
 from adamant.runtime.knobs import Knob
 from adamant.threats import L0, Projectable
 from adamant.training import Recipe, catalogue, recipes
-from adamant.training.augment import Augment, Mixing
 from adamant.values import brief, read
 from adamant.variety import Varied
 
@@ -80,6 +82,13 @@ def optimizer(text: str) -> optimizers.Optimizer:
 def shape(text: str) -> Knob:
     """`Cosine()`: the learning rate over the run."""
     return _sound(_expect(read(text, KNOBS, kind="schedule"), KNOBS, text, "schedule"), text)
+
+
+def game(text: str) -> Game:
+    """`gan(labels=Projection())`."""
+    games = _named(generation.GAMES)
+    made = _expect(read(text, generation.vocabulary(), kind="game"), games, text, "game")
+    return _sound(made, text)
 
 
 def augments(text: str) -> tuple[Augment | Mixing, ...]:

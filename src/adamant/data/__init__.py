@@ -2,6 +2,7 @@
 
 from adamant.data.dataset import DataSet, split
 from adamant.data.load import DATA, load_data, open_data
+from adamant.data.mix import Mix
 from adamant.data.stream import OnDisk, Readable, Stream
 
-__all__ = ["DATA", "DataSet", "OnDisk", "Readable", "Stream", "load_data", "open_data", "split"]
+__all__ = ["DATA", "DataSet", "Mix", "OnDisk", "Readable", "Stream", "load_data", "open_data", "split"]

@@ -8,7 +8,7 @@ from adamant.models.http import Endpoint, Json, Patience
 from adamant.models.init import count_parameters
 from adamant.models.load import load_model, module_of
 from adamant.models.logits import as_logits
-from adamant.models.onnx import load_onnx, save_onnx
+from adamant.models.onnx import load_onnx
 from adamant.models.save import save_model
 from adamant.models.scores import BlackBox, LabelsOf, Probabilities, Scores
 from adamant.models.wrap import BPDA, Ensemble, Normalised, OneLogit
@@ -38,5 +38,4 @@ __all__ = [
     "load_onnx",
     "module_of",
     "save_model",
-    "save_onnx",
 ]

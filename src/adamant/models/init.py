@@ -31,8 +31,8 @@ def fill(net: nn.Module, seed: int) -> None:
     for path, module in net.named_modules():
         if isinstance(module, Preset):
             module.preset()
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
-            fan_in = math.prod(module.weight.shape[1:])
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            fan_in = _fan_in(module)
             name = f"{path}.weight"
             draw = Rng.of(seed, 1).fold(name).uniform(*module.weight.shape)[0]
             module.weight.copy_(draw.mul_(2).sub_(1).mul_(math.sqrt(6 / fan_in)))
@@ -43,6 +43,13 @@ def fill(net: nn.Module, seed: int) -> None:
             module.bias.zero_()
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.reset_running_stats()
+
+
+def _fan_in(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> float:
+    """How many inputs an output is the sum of."""
+    if isinstance(module, nn.ConvTranspose2d):  # its outputs overlap so many times
+        return module.in_channels * math.prod(module.kernel_size) / math.prod(module.stride)
+    return math.prod(module.weight.shape[1:])
 
 
 def materialise(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from adamant.errors import InputError, ModelError
+from adamant.files import sha256
 from adamant.models.ask import Ask
 from adamant.models.doors import NAMES, opener
 from adamant.models.importable import FORM, imported
@@ -30,8 +32,9 @@ def load_model(
     """Load a model, in eval mode, with the normalisation `(x - mean) / std` inside it where mean and std are given.
 
     `spec` is a model object of any framework that adamant knows, or a function from inputs to logits; an exported
-    program (.pt2); weights (.safetensors, or a state dict in .pt or .pth) with `arch` naming the network ("zoo:cnn" or
-    "package.module:callable"; files of `save_model` name it themselves); "zoo:NAME", which is untrained;
+    program (.pt2); a Keras model (.keras, or .h5, of Keras 3 or 2); weights (.safetensors, or a state dict in .pt or
+    .pth) with `arch` naming the network ("zoo:cnn" or "package.module:callable"; files of `save_model` name it
+    themselves); "zoo:NAME", which is untrained;
     "torchvision:NAME@WEIGHTS", WEIGHTS a local file; or "package.module:callable", a model or what builds one,
     importable from the current directory. `shape` (of one input, without the batch) and `classes` are for networks of
     the zoo. `trust` lets a file run code that it carries. Nothing is ever downloaded.
@@ -47,6 +50,19 @@ def load_model(
 def module_of(model: Any) -> nn.Module:
     """A model object of any framework that adamant knows as a torch module; one of torch is as it was."""
     return _held(model, Ask())
+
+
+def kept_model(path: str, device: str) -> nn.Module:
+    """The model in a file that explains itself, frozen and in eval mode; read once for each state of the file.
+
+    Raises OSError where there is no such file, and what `load_model` raises.
+    """
+    return _kept(path, sha256(path), device)
+
+
+@lru_cache(maxsize=4)
+def _kept(path: str, _sha256: str, device: str) -> nn.Module:
+    return load_model(path).to(device).eval().requires_grad_(False)
 
 
 def _evaluating(net: nn.Module) -> nn.Module:

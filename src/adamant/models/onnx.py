@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +12,12 @@ from torch import Tensor, nn
 
 from adamant.access import Sight
 from adamant.errors import InputError, ModelError, first_line
-from adamant.files import write_whole
 from adamant.models.ask import Ask
 from adamant.models.graph import GraphModule, Port, UnsupportedError
-from adamant.models.onnx_files import before_activation, ports, read_graph, read_proto, showing, with_weights
+from adamant.models.onnx_files import before_activation, ports, read_graph, read_proto, showing
 from adamant.models.onnx_module import OnnxModel, Source, fits
 from adamant.models.onnx_run import Runner, runner
 from adamant.models.weights import existing
-from adamant.models.wrap import WRAPPERS
 from adamant.random import Rng
 
 _ROWS = 3
@@ -79,25 +76,6 @@ def _scores_only(held: Runner | str, port: Port, fault: str, notes: Sequence[str
         "gradient cannot be run on it."
     )
     return OnnxModel(held, port, free=free, shows=Sight.SCORES, notes=(*notes, why), source=source).eval()
-
-
-def save_onnx(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the graph that an ONNX model was loaded from, with the weights that it has now, to one .onnx file.
-
-    A softmax that was left out is there again. Raises `InputError` for a model that did not come from ONNX, or with
-    a normalisation around it, which the graph does not know; `RunError` where the disk refuses.
-    """
-    path = Path(path)
-    while isinstance(model, WRAPPERS):
-        model = model.net
-    if not isinstance(model, OnnxModel) or not isinstance(model.core, GraphModule):
-        raise InputError(
-            f"The model is a {type(model).__name__}; only one that load_model made of an ONNX file, computed by torch "
-            "and without a normalisation around it, is saved as ONNX."
-        )
-    if path.suffix != ".onnx":
-        raise InputError(f"An ONNX model is saved as .onnx, not as {path.name!r}; end the path in .onnx.")
-    write_whole(path, with_weights(model.source.proto, model.core.weights()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

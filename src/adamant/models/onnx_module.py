@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from adamant.access import Sight
 from adamant.errors import InputError
-from adamant.models.graph import Port
+from adamant.models.graph import GraphModule, Port
+from adamant.models.onnx_files import with_weights
 
 
 class Source:
@@ -49,6 +51,22 @@ class OnnxModel(nn.Module):
         if not isinstance(core, nn.Module):  # no weights of torch's: an audit knows the model by the digest of its file
             digest = hashlib.sha256(source.proto.SerializeToString()).digest()
             self.register_buffer("digest", torch.tensor(list(digest), dtype=torch.uint8))
+
+    @property
+    def suffix(self) -> str:
+        """Of its own kind of file."""
+        return ".onnx"
+
+    def save(self, path: Path) -> None:
+        """Write the graph that was read, with the weights of now; a softmax that was left out is there again.
+
+        Raises InputError for a model that torch does not compute.
+        """
+        if not isinstance(self.core, GraphModule):
+            raise InputError(
+                "This ONNX model is run outside of torch, so its weights are those of its file: keep that."
+            )
+        path.write_bytes(with_weights(self.source.proto, self.core.weights()))
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_floating_point():

@@ -52,6 +52,10 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: 
     if path.suffix != suffix:
         raise InputError(f"This model is saved as {suffix}, not as {path.name!r}; end the path in {suffix}.")
     if isinstance(held, Saves):
+        if any(isinstance(module, Normalised) for module in model.modules()):
+            raise InputError(
+                f"A {suffix} file holds no mean and std of adamant's: put the normalisation into the model as a layer."
+            )
         with renamed(path) as unfinished:
             held.save(unfinished)
         return

@@ -19,13 +19,13 @@ _NESTED = ("state_dict", "model", "model_state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a .safetensors file and the architecture that `save_model` wrote beside them, or None."""
+def read_safetensors(path: Path, key: str = KEY) -> tuple[dict[str, Tensor], str | None]:
+    """The tensors of a .safetensors file and the words beside them, such as `save_model` writes, or None."""
     try:
         with safe_open(str(path), framework="pt") as held:
             metadata = cast(dict[str, str], held.metadata() or {})
             names = cast(list[str], held.keys())
-            return {name: held.get_tensor(name) for name in names}, metadata.get(KEY)
+            return {name: held.get_tensor(name) for name in names}, metadata.get(key)
     except SafetensorError as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); write it again.") from error
 

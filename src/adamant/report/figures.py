@@ -210,6 +210,51 @@ def severities(
     return _both(sketch, wide=(720, 380), narrow=(360, 310), name=name, alt=alt)
 
 
+def courses(
+    panels: Sequence[tuple[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]],
+    *,
+    best: float,
+    name: str,
+    alt: str,
+) -> Drawing:
+    """Numbers over the steps of a run, one panel for each kind: its title, and by label the steps and the values."""
+
+    def sketch(figure: Figure, narrow: bool) -> None:
+        grid = figure.subplots(len(panels), 1) if narrow else figure.subplots(1, len(panels))
+        for axes, (title, lines) in zip(np.atleast_1d(grid).flat, panels, strict=True):
+            for i, (label, (steps, values)) in enumerate(lines.items()):
+                k = i % len(MARKERS)
+                axes.plot(
+                    steps, values, color=SERIES[i % len(SERIES)], marker=MARKERS[k], linestyle=DASHES[k],
+                    markeredgecolor=PAPER, markeredgewidth=0.8, label=clean_text(label, 24),
+                )  # fmt: skip
+            axes.axvline(best, color=INK, alpha=0.5, linewidth=1.2, linestyle=(0, (3, 3)), zorder=1)
+            axes.set_title(title, loc="left", fontsize=12.5)
+            axes.set_xlabel("step")
+            axes.grid(axis="y")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.legend(loc="best", fontsize=10.5, handlelength=2.4)
+
+    return _both(sketch, wide=(720, 330), narrow=(360, 290 * len(panels)), name=name, alt=alt)
+
+
+def codes(
+    points: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], drawn: npt.NDArray[np.float32],
+    *, classes: Sequence[str], name: str, alt: str,
+) -> Drawing:  # fmt: skip
+    """Codes in the plane, each by the first letters of its class, over draws of the prior as dots."""
+
+    def sketch(figure: Figure, narrow: bool) -> None:
+        axes = figure.add_subplot()
+        axes.plot(*drawn.T, ".", color=INK, alpha=0.15, markersize=3, zorder=1)
+        for (a, b), label in zip(points, labels, strict=True):
+            colour = SERIES[int(label) % len(SERIES)]
+            axes.text(a, b, clean_text(classes[int(label)], 3), color=colour, fontsize=6 if narrow else 8, clip_on=True)
+        axes.plot(*points.T, ".", alpha=0)  # a text makes no room for itself
+
+    return _both(sketch, wide=(720, 560), narrow=(360, 330), name=name, alt=alt)
+
+
 def frontier(trials: Sequence[Mapping[str, Any]], *, name: str, alt: str) -> Drawing:
     """Robust over clean accuracy with their intervals; a line joins the models that nothing beats."""
 

@@ -202,11 +202,11 @@ def _channels_last(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.moveaxis(x, 0, -1) if x.shape[0] in (1, 3) else x
 
 
-def as_picture(caption: str, alt: str, values: npt.NDArray[np.floating]) -> Picture:
-    """Values (h, w, channels) in [0, 1] as an image of the page; large ones are reduced."""
+def as_picture(caption: str, alt: str, values: npt.NDArray[np.floating], *, side: int = _SIDE) -> Picture:
+    """Values (h, w, channels) in [0, 1] as an image of the page; those with a longer side are reduced."""
     levels = np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
     image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    image.thumbnail((side, side), Image.Resampling.BOX)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)
     uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -10,7 +10,7 @@ import torch
 from adamant._types import Inputs
 from adamant.batch import per_row
 from adamant.random import Rng
-from adamant.training.augment import Augment, Rotate, Shift, pictures, turned
+from adamant.runtime.augment import Augment, Rotate, Shift, pictures, turned
 
 
 @final

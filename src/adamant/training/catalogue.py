@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from adamant import bounds
-from adamant.runtime import average, knobs
+from adamant.runtime import augment, average, knobs
 from adamant.training import (
-    augment,
     augmix,
     bounded,
     guards,

@@ -6,9 +6,9 @@ from adamant.access import Sight, sight
 from adamant.batch import PerRow
 from adamant.errors import InputError, ModelError
 from adamant.goals import Untargeted
+from adamant.runtime.augment import Mixing
 from adamant.shards import Shard
 from adamant.threats import Parametric
-from adamant.training.augment import Mixing
 from adamant.training.parts import Labelless, parts_of, threats_of
 from adamant.training.step import Job, Labelled, classes_of
 from adamant.training.still import dropout, frozen

@@ -10,10 +10,10 @@ from adamant.attacks.apgd import APGD
 from adamant.attacks.gradient import PGD
 from adamant.errors import InputError
 from adamant.losses import Margin
+from adamant.runtime.augment import Augment, Mixing
 from adamant.runtime.knobs import Knob, OneCycle
 from adamant.runtime.optimizers import Adam, Optimizer
 from adamant.threats import Projectable
-from adamant.training.augment import Augment, Mixing
 
 
 @final

@@ -18,13 +18,13 @@ from adamant.calling import Caller, Settings, untouched
 from adamant.errors import InputError
 from adamant.random import Rng, blend, permutation, sealed
 from adamant.runtime import average, together
+from adamant.runtime.augment import Mixing
 from adamant.runtime.checkpoint import Progress, copied
 from adamant.runtime.log import Reader
 from adamant.runtime.loop import Watch
 from adamant.shards import Shard
 from adamant.threats import Projectable
 from adamant.training import weights
-from adamant.training.augment import Mixing
 from adamant.training.parts import Batch, Inner, Learner, grown, parts_of, scaled
 from adamant.training.plan import Plan
 from adamant.training.recipes import Recipe

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar, Protocol, final, runtime_checkable
 
 import torch
@@ -14,8 +11,9 @@ from torch import nn
 from adamant._types import Inputs, Logits, Scores
 from adamant.adversary import Attack
 from adamant.errors import InputError
+from adamant.files import sha256
 from adamant.goals import Diverge
-from adamant.models.load import load_model
+from adamant.models.load import kept_model
 from adamant.threats import Projectable
 from adamant.training.parts import Batch, Inner, Memory, attacked, parts_of, passes, stronger
 from adamant.training.views import Outer, Views, leaves, wide
@@ -34,29 +32,21 @@ class Teacher:
     def __call__(self, x: Inputs) -> Logits:
         """Its logits, without a graph; raises InputError where the file is missing or no model of ours."""
         with torch.no_grad():
-            return wide(_network(self.path, self.digest, str(x.device))(x))
+            return wide(self._network(str(x.device))(x))
 
     @property
     def digest(self) -> str:
         """The sha256 of the file."""
-        path = Path(self.path)
         try:
-            about = path.stat()
+            return sha256(self.path)
         except OSError:
             raise InputError(
                 f"There is no teacher at {self.path}: give the file of a robust model, Teacher('robust.safetensors')."
             ) from None
-        return _digest(self.path, about.st_mtime_ns, about.st_size)
 
-
-@lru_cache(maxsize=8)
-def _digest(path: str, _changed: int, _size: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-@lru_cache(maxsize=2)
-def _network(path: str, _digest: str, device: str) -> nn.Module:
-    return load_model(path).to(device).eval().requires_grad_(False)
+    def _network(self, device: str) -> nn.Module:
+        _ = self.digest  # says what is missing
+        return kept_model(self.path, device)
 
 
 def _fitting(said: Logits, ours: Logits, teacher: Teacher) -> Logits:

@@ -12,10 +12,10 @@ from adamant.attacks import FGSM
 from adamant.data import load_data
 from adamant.errors import InputError
 from adamant.random import Rng
+from adamant.runtime.augment import Crop, CutMix, Cutout, Flip, Mixing, Noise, Own, Rotate, Shift
 from adamant.shards import Shard
 from adamant.threats import Linf
 from adamant.training import catalogue, recipes
-from adamant.training.augment import Crop, CutMix, Cutout, Flip, Mixing, Noise, Own, Rotate, Shift
 from adamant.training.augmix import AugMix
 from adamant.training.fit import fit
 from adamant.training.plan import Plan

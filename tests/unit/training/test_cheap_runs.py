@@ -12,11 +12,11 @@ from adamant.data import load_data
 from adamant.engine import run
 from adamant.goals import Untargeted
 from adamant.random import Rng
+from adamant.runtime.augment import Flip
 from adamant.runtime.knobs import Constant, Ramp
 from adamant.runtime.optimizers import Adam
 from adamant.threats import Linf
 from adamant.training import recipes
-from adamant.training.augment import Flip
 from adamant.training.fit import Report, fit
 from adamant.training.guards import Collapse
 from adamant.training.inner import Ascend, Keep

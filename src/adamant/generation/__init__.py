@@ -1,0 +1,1 @@
+"""Generation: adversarial games that make pictures, codes and perturbations."""
