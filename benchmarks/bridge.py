@@ -332,7 +332,7 @@ def peers(rows: int) -> dict[str, object]:
         tf = import_module("tensorflow")
         kind = import_module("art.estimators.classification").TensorFlowV2Classifier
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model = kind(ours.host.model, 10, SHAPE, loss_object=loss, clip_values=(0, 1))
+        model = kind(lambda x, training=False: ours.host.model(x), 10, SHAPE, loss_object=loss, clip_values=(0, 1))
         pgd = import_module("art.attacks.evasion").ProjectedGradientDescent
         return pgd(model, eps=eps, eps_step=RATE, max_iter=STEPS, num_random_init=1, batch_size=BATCH,
                    verbose=False).generate(x, y)  # fmt: skip
