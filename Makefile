@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 LISTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-bridge test-slow lint format bench docs lock clean
+.PHONY: help demo test test-bridge test-bridge-slow test-slow lint format bench docs lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 12
@@ -21,6 +21,9 @@ test: $(VENV)/test.done  ## the fast tests
 
 test-bridge: $(VENV)/bridge.done  ## models of Keras, TensorFlow, JAX, ONNX, Hugging Face and others
 	$(BIN)/python -m pytest -n 2 -m "not slow" tests/bridge
+
+test-bridge-slow: $(VENV)/bridge.done  ## those of them that take minutes
+	$(BIN)/python -m pytest -m slow tests/bridge
 
 test-slow: $(VENV)/test.done  ## the tests that take minutes or need the real data
 	$(BIN)/python -m pytest -m slow --ignore tests/bridge

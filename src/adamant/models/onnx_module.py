@@ -63,9 +63,7 @@ class OnnxModel(nn.Module):
         Raises InputError for a model that torch does not compute.
         """
         if not isinstance(self.core, GraphModule):
-            raise InputError(
-                "This ONNX model is run outside of torch: its weights are those of its file."
-            )
+            raise InputError("This ONNX model is run outside of torch: its weights are those of its file.")
         path.write_bytes(with_weights(self.source.proto, self.core.weights()))
 
     def forward(self, x: Tensor) -> Tensor:
