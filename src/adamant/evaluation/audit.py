@@ -16,7 +16,7 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor, nn
 
-from adamant.access import Access, Sight, WhiteBox, plain, sight
+from adamant.access import Access, Sight, WhiteBox
 from adamant.adversary import Status
 from adamant.attacks import Union
 from adamant.batch import PerRow, take
@@ -30,7 +30,7 @@ from adamant.evaluation.counting import quantile, share
 from adamant.evaluation.course import Course, Suite, defined
 from adamant.evaluation.kept import Kept
 from adamant.evaluation.parts import EVIDENCE, Part, Parts, Stage
-from adamant.evaluation.suites import STANDARD, default_suite, seekers
+from adamant.evaluation.suites import STANDARD, check_shown, seekers
 from adamant.goals import Untargeted
 from adamant.random import Rng
 from adamant.shards import Shard
@@ -231,7 +231,7 @@ def audit(
     folder holds another audit.
     """
     began, n = time.monotonic(), len(data.y)
-    _fits(order, model)
+    check_shown(order.suite, order.threat, order.access, model)
     order = _paced(order, model)
     identity = identity or identify(order, model, data)
     if isinstance(getattr(order.threat, "eps", None), PerRow):
@@ -263,26 +263,10 @@ def audit(
     return Audit(order, data.classes, rows, broken, stages, parts.seconds_before + time.monotonic() - began)
 
 
-def _fits(order: Order, model: nn.Module) -> None:
-    """Raise InputError where the suite is for models that show more than this one does."""
-    shown, suite = sight(model), order.suite
-    plans = [p for p in suite.others if not p.threats or type(order.threat).__name__ in p.threats]
-    if not suite.attacks and plans and plans[0].needs > max(shown, order.access.gives):
-        word, own = shown.name.lower(), default_suite(plain(model))
-        more = ", or give access=NES(n=50), which estimates them from scores" if shown == Sight.SCORES else ""
-        raise InputError(
-            f"The suite {suite.name} needs {_NEEDED[plans[0].needs]} and this model shows {word} only: leave the suite "
-            f"out, which takes {own.name}{more}."
-        )
-
-
 def _paced(order: Order, model: nn.Module) -> Order:
     """Where queries have a budget, few rows at a time, so that much is through when it is spent."""
     limited = any(isinstance(m, Budgeted) and m.budget is not None for m in model.modules())
     return replace(order, chunk=min(order.chunk, _FEW)) if limited else order
-
-
-_NEEDED = {Sight.LABELS: "labels", Sight.SCORES: "scores", Sight.GRADIENT: "gradients"}
 
 
 def _stopped(stop: KeyboardInterrupt, done: int, rows: int) -> Interrupted:

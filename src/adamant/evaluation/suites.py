@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
-from adamant.access import Access, Sight
+from torch import nn
+
+from adamant.access import Access, Sight, plain, sight
 from adamant.attacks import (
     APGD,
     APGDL1,
@@ -30,10 +32,11 @@ from adamant.attacks import (
     Union,
     Within,
 )
+from adamant.errors import InputError
 from adamant.evaluation.course import Course, Part, Suite
 from adamant.evaluation.unseen import LABELS, SCORES
 from adamant.losses import DLR, CrossEntropy, Margin
-from adamant.threats import L0, L1, L2, Linf
+from adamant.threats import L0, L1, L2, Linf, Projectable
 
 # ---------------------------------------------------------------------------------------------------------------------
 # AutoAttack (Croce & Hein, 2020, arXiv:2003.01690; on L1 2021, arXiv:2103.01208), for parity with published figures.
@@ -376,3 +379,17 @@ def seekers(threat: object, access: Access) -> tuple[Part, ...]:
 def default_suite(access: Access) -> Suite:
     """What an audit runs where nobody asks for a suite, by what the access gives."""
     return {Sight.GRADIENT: STANDARD, Sight.SCORES: SCORES, Sight.LABELS: LABELS}[access.gives]
+
+
+def check_shown(suite: Suite, threat: Projectable, access: Access, model: nn.Module) -> None:
+    """Raise InputError where the suite is for models that show more than this one does."""
+    shown = sight(model)
+    courses = [c for c in suite.others if not c.threats or type(threat).__name__ in c.threats]
+    if suite.attacks or not courses or courses[0].needs <= max(shown, access.gives):
+        return
+    named = {Sight.LABELS: "labels", Sight.SCORES: "scores", Sight.GRADIENT: "gradients"}
+    more = ", or give access=NES(n=50), which estimates them from scores" if shown == Sight.SCORES else ""
+    raise InputError(
+        f"The suite {suite.name} needs {named[courses[0].needs]} and this model shows {named[shown]} only: leave the "
+        f"suite out, which takes {default_suite(plain(model)).name}{more}."
+    )
