@@ -148,7 +148,7 @@ _SHOWN = {Sight.LABELS: "predicted label", Sight.SCORES: "scores", Sight.GRADIEN
 # By name, as the catalogue is above; a test holds the two together.
 FITTING = {
     Sight.SCORES: ("Square", "SparseRS", "SimBA", "Bandits", "ZOO", "RandomSearch", "OnePixel"),
-    Sight.LABELS: ("HopSkipJump", "SignOPT", "GeoDA", "RayS", "SurFree", "BoundaryAttack", "Draws"),
+    Sight.LABELS: ("HopSkipJump", "SignOPT", "GeoDA", "RayS", "SurFree", "BoundaryAttack", "AdvGAN", "NAG", "Draws"),
 }
 
 
