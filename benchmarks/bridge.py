@@ -372,7 +372,7 @@ def main() -> None:
     )
     want = None
     for name in given.only:
-        needed = name.removeprefix("keras-").replace("nnx", "flax").replace("peers", "tensorflow")
+        needed = {"nnx": "flax", "peers": "tensorflow"}.get(name, name.removeprefix("keras-"))
         if find_spec(needed) is None:
             print(f"{name:18s} not installed")
             continue
@@ -388,7 +388,10 @@ def main() -> None:
             "--work",
             str(given.work),
         ]
-        done = subprocess.run(again, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False)
+        folders = {"ADAMANT_MODELS_DIR": str(given.models_dir), "ADAMANT_DATA_DIR": str(given.data_dir)}
+        done = subprocess.run(
+            again, env={**os.environ, **QUIET, **folders}, capture_output=True, text=True, check=False
+        )
         line = next((s for s in done.stdout.splitlines() if s.startswith("RESULT ")), None)
         if line is None:
             print(
