@@ -389,9 +389,7 @@ def main() -> None:
             str(given.work),
         ]
         folders = {"ADAMANT_MODELS_DIR": str(given.models_dir), "ADAMANT_DATA_DIR": str(given.data_dir)}
-        done = subprocess.run(
-            again, env={**os.environ, **QUIET, **folders}, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(again, env=os.environ | QUIET | folders, capture_output=True, text=True, check=False)
         line = next((s for s in done.stdout.splitlines() if s.startswith("RESULT ")), None)
         if line is None:
             print(
