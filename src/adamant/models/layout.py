@@ -49,7 +49,7 @@ def ways(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def made_for(make: Callable[[Shape], T], among: Iterable[Shape]) -> T:
-    """What `make` makes for the first of these shapes that it takes; raises the first ModelError where there is none."""
+    """What `make` makes for the first of these shapes that it takes, else the first ModelError."""
     faults: list[ModelError] = []
     for shape in among:
         try:
