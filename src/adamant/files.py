@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
@@ -30,17 +31,43 @@ def whole(path: Path) -> Generator[BinaryIO]:
 
 @contextlib.contextmanager
 def renamed(path: Path) -> Generator[Path]:
-    """Another name of the same suffix, for others to write to; the file gets its own name when they are done."""
+    """Another name of the same suffix, for others to write to; what they made gets its own name when they are done.
+
+    It may be a folder, which takes the place of an older one that holds nothing but things of the same names.
+    Raises RunError where it cannot be written.
+    """
     unfinished = path.with_name(f".tmp.{os.getpid()}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        unfinished.replace(path)
+        if unfinished.is_dir() and path.is_dir():
+            _exchange(unfinished, path)
+        else:
+            unfinished.replace(path)
+    except RunError:
+        raise
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}; choose another place.") from error
     finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
         with contextlib.suppress(OSError):
             unfinished.unlink()
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Put a folder in the place of one that holds the same names and nothing else, which is removed."""
+    names = {held.name for held in new.iterdir()}
+    if others := sorted(held.name for held in old.iterdir() if held.name not in names):
+        raise RunError(f"{old} is a folder that holds something else ({', '.join(others[:3])}): choose another place.")
+    aside = new.with_name(f"{new.name}.old")
+    old.replace(aside)
+    try:
+        new.replace(old)
+    except OSError:
+        aside.replace(old)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sha256(path: str) -> str:

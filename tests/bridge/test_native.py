@@ -344,6 +344,35 @@ def test_every_example_is_run():
 # What cannot be used is said in a sentence
 
 
+@pytest.mark.parametrize("kind", kinds("saved", "plain", "nnx", among=("saved", "plain", "nnx")))
+def test_the_shape_of_the_data_finds_the_layout_of_the_model(kind, tmp_path):
+    twin, x = toys.Twin(), toys.digits().x[:4]
+    build(kind, twin.weights(), tmp_path)
+    held = {
+        "saved": lambda: tmp_path / "saved", "plain": lambda: toys.tf_module(twin.weights(), decorated=False),
+        "nnx": lambda: toys.nnx_model(twin.weights()),
+    }[kind]()  # fmt: skip
+    found = load_model(held, shape=(1, 8, 8), classes=10)
+    assert found.host.shape == SHAPE
+    torch.testing.assert_close(found(x), twin(x), rtol=1e-4, atol=1e-5)
+
+
+@needs_tensorflow
+def test_a_convolution_of_tensorflow_is_not_given_its_channels_as_groups():
+    import tensorflow as tf
+
+    filters = np.random.default_rng(0).normal(size=(3, 3, 1, 16)).astype("float32")
+    found = load_model(lambda_of(tf, filters), shape=(1, 8, 8))
+    assert found.host.shape == SHAPE
+    with pytest.raises(ModelError, match="shape"):
+        load_model(lambda_of(tf, filters[..., :10]), shape=(1, 7, 9, 9))
+
+
+def lambda_of(tf, filters):
+    held = tf.constant(filters)
+    return tf.function(lambda x: tf.reduce_mean(tf.nn.conv2d(x, held, 1, "SAME"), [1, 2]))
+
+
 @needs_tensorflow
 def test_what_tensorflow_cannot_give(tmp_path):
     import tensorflow as tf

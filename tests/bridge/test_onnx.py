@@ -334,8 +334,22 @@ def test_channels_last() -> None:
     x = torch.rand(2, 1, 6, 5)
     alike(loaded(x), F.conv2d(x, w).mean((2, 3)))
     torch.testing.assert_close(loaded(x), loaded(x.permute(0, 2, 3, 1)))
-    with pytest.raises(InputError, match=r"takes x \(\?, 6, 5, 1\).*got \(2, 3, 6, 5\)"):
+    with pytest.raises(ModelError, match=r"shape \(6, 5, 1\).*have \(3, 6, 5\)"):
         loaded(torch.rand(2, 3, 6, 5))
+
+
+def test_grey_pictures_without_their_channel() -> None:
+    w = torch.randn(3, 5, 2)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]),
+        helper.make_node("ReduceMax", ["a"], ["y"], axes=[2], keepdims=0),
+    ]
+    loaded = load_onnx(graph(nodes, port("x", "n", 5, 6), [port("y", "n", 3)], w=w))
+    x = torch.rand(4, 1, 5, 6)
+    alike(loaded(x), F.conv1d(x[:, 0], w).amax(2))
+    flat = load_onnx(graph([helper.make_node("MatMul", ["x", "w"], ["y"])], port("x", "n", 30), [port("y", "n", 3)],
+                           w=w.new_ones(30, 3)))  # fmt: skip
+    alike(flat(x), x.flatten(1).sum(1, keepdim=True).expand(4, 3))
 
 
 def test_what_torch_does_not_know_is_asked_for_scores() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adamant.errors import RunError
-from adamant.files import make_folder, write_whole
+from adamant.files import make_folder, renamed, write_whole
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path: Path) -> None:
@@ -67,3 +67,40 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "below")
     with pytest.raises(RunError, match="cannot be written"):
         write_whole(tmp_path / "file" / "a.txt", "x")
+
+
+def _folder(path: Path, *names: str, text: str) -> None:
+    with renamed(path) as unfinished:
+        unfinished.mkdir()
+        for name in names:
+            (unfinished / name).write_text(text)
+
+
+def test_a_folder_takes_the_place_of_one_like_it_and_of_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    _folder(path, "graph", "weights", text="old")
+    _folder(path, "graph", "weights", text="new")
+    assert [(p.name, p.read_text()) for p in sorted(path.iterdir())] == [("graph", "new"), ("weights", "new")]
+    (path / "thesis").write_text("mine")
+    with pytest.raises(RunError, match=r"holds something else \(thesis\)"):
+        _folder(path, "graph", "weights", text="newer")
+    assert sorted(p.name for p in path.iterdir()) == ["graph", "thesis", "weights"]
+    assert (path / "graph").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_could_not_be_exchanged_stays(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "model"
+    _folder(path, "graph", text="old")
+    first, move = [True], Path.replace
+
+    def once(self: Path, to: Path) -> Path:
+        if to == path and first and first.pop():
+            raise OSError(28, "No space left on device")
+        return move(self, to)
+
+    monkeypatch.setattr(Path, "replace", once)
+    with pytest.raises(RunError, match="No space left"):
+        _folder(path, "graph", text="new")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert (path / "graph").read_text() == "old"

@@ -115,8 +115,8 @@ class Source(Data):
     """Which model and which data."""
 
     model: Annotated[str | None, tyro.conf.Positional] = None
-    """A file (.pt2, .safetensors, .pt state dict, .keras, .h5), zoo:NAME, torchvision:NAME@FILE or
-    package.module:callable."""
+    """A file (.pt2, .safetensors, .pt state dict, .keras, .h5, .onnx), the folder of a SavedModel, zoo:NAME,
+    torchvision:NAME@FILE, timm:NAME@FILE, hf:FOLDER, http://... or package.module:callable."""
     arch: str | None = None
     """For a file of weights alone: zoo:NAME or package.module:callable."""
     mean: tuple[float, ...] | None = None

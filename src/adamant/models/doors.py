@@ -55,7 +55,7 @@ NAMES: tuple[Door, ...] = (
 )
 
 # By the package that a class, or one that it derives from, was written in; a Keras model may be a torch module as well,
-# so these come before "it is a torch module". A second word narrows the choice where a package holds more than models.
+# so these come before "it is a torch module".
 OBJECTS: tuple[tuple[str, Callable[[Any, Ask], nn.Module]], ...] = (
     ("keras", keras.host),  # first: on TensorFlow it is one of that as well
     ("tf_keras", tensorflow_models.host),

@@ -32,12 +32,14 @@ def load_model(
     """Load a model, in eval mode, with the normalisation `(x - mean) / std` inside it where mean and std are given.
 
     `spec` is a model object of any framework that adamant knows, or a function from inputs to logits; an exported
-    program (.pt2); a Keras model (.keras, or .h5, of Keras 3 or 2); weights (.safetensors, or a state dict in .pt or
-    .pth) with `arch` naming the network ("zoo:cnn" or "package.module:callable"; files of `save_model` name it
-    themselves); "zoo:NAME", which is untrained;
-    "torchvision:NAME@WEIGHTS", WEIGHTS a local file; or "package.module:callable", a model or what builds one,
-    importable from the current directory. `shape` (of one input, without the batch) and `classes` are for networks of
-    the zoo. `trust` lets a file run code that it carries. Nothing is ever downloaded.
+    program (.pt2); a Keras model (.keras, or .h5, of Keras 3 or 2); an ONNX model (.onnx); the folder of a SavedModel;
+    weights (.safetensors, or a state dict in .pt or .pth) with `arch` naming the network ("zoo:cnn" or
+    "package.module:callable"; files of `save_model` name it themselves); "zoo:NAME", which is untrained;
+    "torchvision:NAME@WEIGHTS" or "timm:NAME@WEIGHTS", WEIGHTS a local file; "hf:FOLDER" of Hugging Face; the address of
+    a service; or "package.module:callable", a model or what builds one, importable from the current directory. `shape`
+    (of one input, without the batch) and `classes` are for networks of the zoo; for models of TensorFlow, JAX and ONNX
+    that do not know their shape, it may be that of the data or their own. `trust` lets a file run code that it carries.
+    Nothing is ever downloaded.
     Raises `InputError` for a spec that names nothing, `ModelError` for weights that do not fit or an unsafe file.
     """
     ask = Ask(

@@ -14,8 +14,9 @@ from adamant.access import Sight
 from adamant.errors import InputError, ModelError, first_line
 from adamant.models.ask import Ask
 from adamant.models.graph import GraphModule, Port, UnsupportedError
+from adamant.models.layout import fits, ways
 from adamant.models.onnx_files import before_activation, ports, read_graph, read_proto, showing
-from adamant.models.onnx_module import OnnxModel, Source, fits
+from adamant.models.onnx_module import OnnxModel, Source
 from adamant.models.onnx_run import Runner, runner
 from adamant.models.weights import existing
 from adamant.random import Rng
@@ -132,8 +133,7 @@ def _probes(port: Port, shape: tuple[int, ...] | None, seed: int = 0) -> Iterato
         given = [(side,) for side in ((port.sizes[0],) if port.sizes[0] else _SIDES)]
     else:
         own = port.sizes[1:]
-        turned = (*shape[1:], shape[0]) if shape and len(shape) == 3 else shape
-        asked = next((s for s in (shape, turned) if s and fits(own, s)), None)
+        asked = next((s for s in ways(shape) if fits(s, own)), None) if shape else None
         guesses = [asked] if asked else [tuple(s or side for s in own) for side in (_SIDES if None in own else (1,))]
         rows = (port.sizes[0],) if port.sizes[0] else (_ROWS, *(_TRACED if len(guesses) == 1 else ()))
         given = [(n, *guess) for n in rows for guess in guesses]

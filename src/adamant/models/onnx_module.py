@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from adamant.access import Sight
 from adamant.errors import InputError
 from adamant.models.graph import GraphModule, Port
+from adamant.models.layout import fits, laid_out
 from adamant.models.onnx_files import with_weights
 
 
@@ -30,8 +31,8 @@ class OnnxModel(nn.Module):
     """`core` from a batch (n *d) to logits (n k), with what the graph's input asks for done around it.
 
     A graph for batches of a fixed size is called on batches of that size, filled up with copies of a row; one for a
-    single input without a batch, on row after row; pictures with channels first are turned for a graph with channels
-    last. Inputs are cast to the graph's type. `shows` is what may be seen of the model, `notes` what one should know.
+    single input without a batch, on row after row. Pictures are laid out as the graph takes them, and cast to its type.
+    `shows` is what may be seen of the model, `notes` what one should know.
     The mode makes no difference: a graph is exported for evaluation.
     """
 
@@ -90,19 +91,8 @@ class OnnxModel(nn.Module):
         sizes = self.port.sizes
         if sizes is None:
             return x, len(x)
-        if len(sizes) == x.ndim - 1 and fits(sizes, x.shape[1:]):
+        batched = len(sizes) > 1 and sizes[0] is None  # what is free comes first because it counts rows
+        if not batched and len(sizes) == x.ndim - 1 and fits(x.shape[1:], sizes):
             return x, 0
         rows = sizes[0] if sizes and sizes[0] is not None else len(x)
-        if fits(sizes[1:], x.shape[1:]):
-            return x, rows
-        if x.ndim == 4 and fits(sizes[1:], (*x.shape[2:], x.shape[1])):
-            return x.permute(0, 2, 3, 1), rows
-        raise InputError(
-            f"The ONNX model takes {self.port}, the batch first, and got {tuple(x.shape)}; give inputs of its shape "
-            "(pictures with channels first are turned where it takes channels last)."
-        )
-
-
-def fits(sizes: tuple[int | None, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a shape is one that these sizes, None being free, allow."""
-    return len(sizes) == len(shape) and all(s in (None, n) for s, n in zip(sizes, shape, strict=True))
+        return laid_out(x, sizes[1:]), rows

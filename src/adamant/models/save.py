@@ -50,6 +50,8 @@ def save_model(model: nn.Module, path: str | os.PathLike[str], *, architecture: 
     """
     path, suffix, held = Path(path), suffix_of(model), bare(model)
     if path.suffix != suffix:
+        if not suffix:
+            raise InputError(f"This model is saved as a folder: give {path.name!r} a name without an end.")
         raise InputError(f"This model is saved as {suffix}, not as {path.name!r}; end the path in {suffix}.")
     if isinstance(held, Saves):
         if any(isinstance(module, Normalised) for module in model.modules()):

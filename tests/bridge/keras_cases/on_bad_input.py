@@ -25,6 +25,12 @@ def _archive(path):
         made.writestr("weights", "1 2 3")
 
 
+def _odd(path):
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("config.json", "[]")
+        made.writestr("metadata.json", '{"keras_version": "3.0"}')
+
+
 def _weights(path):
     cnn().save_weights(path.with_name("m.weights.h5"))
     path.with_name("m.weights.h5").replace(path)
@@ -46,8 +52,10 @@ def _own_layer(path):
 BAD = {
     "text": ("m.keras", lambda p: p.write_text("no model"), "neither a .keras archive nor HDF5"),
     "a pickle": ("m.h5", _pickle, "is a pickle, which can run any code"),
-    "another archive": ("m.keras", _archive, "not one of Keras"),
-    "half a file": ("m.keras", _cut, "not one of Keras"),
+    "another archive": ("m.keras", _archive, "cut short, or is no model of Keras"),
+    "half a file": ("m.keras", _cut, "cut short"),
+    "half a file of HDF5": ("m.h5", _cut, "cut short"),
+    "no model inside": ("m.keras", _odd, "no model of Keras"),
     "weights alone": ("m.h5", _weights, r"weights alone.*package\.module:function"),
     "a lambda": ("m.h5", lambda p: shutil.copy(FILES / "lambda.h5", p), r"Lambda.*trust=True \(--trust\)"),
     "a lambda, zipped": ("m.keras", lambda p: shutil.copy(FILES / "lambda.keras", p), r"Lambda.*--trust"),
@@ -62,6 +70,15 @@ def test_a_file_that_cannot_be_used(name, tmp_path):
     make(tmp_path / file)
     with pytest.raises(am.AdamantError, match=why):
         am.load_model(tmp_path / file)
+
+
+@pytest.mark.parametrize(("suffix", "claimed"), [(".keras", ".h5"), (".h5", ".keras")])
+def test_a_file_is_what_it_holds_and_not_what_it_is_called(suffix, claimed, tmp_path):
+    net = cnn()
+    net.save(tmp_path / f"m{suffix}")
+    (tmp_path / f"m{suffix}").rename(tmp_path / f"n{claimed}")
+    x = torch.rand(3, *SHAPE)
+    torch.testing.assert_close(am.load_model(tmp_path / f"n{claimed}")(x), am.load_model(net)(x))
 
 
 def test_a_lambda_is_loaded_on_trust():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast, final
 
-from adamant.errors import ModelError
+from adamant.errors import AdamantError, ModelError
 from adamant.models.foreign.tensorflow import tensorflow
 from adamant.models.layout import Shape
 
@@ -40,9 +40,22 @@ class Flat:
 
 
 def drawn(predict: Callable[[Any], Any], shape: Shape, kind: Any) -> Any:
-    """The function as a graph with its variables, for inputs of this shape and type."""
+    """The function as a graph with its variables, for any number of inputs of this shape and type.
+
+    Raises ModelError where it takes none such.
+    """
     tf = tensorflow()
-    return tf.function(predict).get_concrete_function(tf.TensorSpec([None, *shape], kind))
+    try:
+        return tf.function(predict).get_concrete_function(tf.TensorSpec([None, *shape], kind))
+    except AdamantError:
+        raise
+    except Exception as error:
+        name, lines = type(error).__name__, str(error).strip().splitlines() or ["no message"]
+        why = next((line.strip() for line in reversed(lines) if f"{name}:" in line), lines[0])
+        raise ModelError(
+            f"The model raised {name} on inputs of shape ({', '.join(map(str, ('any', *shape)))}): {why[:300]} Check "
+            "that shape is that of one input as the model takes it, and that it takes any number of them."
+        ) from error
 
 
 def flat(concrete: Any) -> Flat:

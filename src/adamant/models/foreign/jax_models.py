@@ -16,7 +16,7 @@ from adamant.models.foreign.bridge import Traced
 from adamant.models.foreign.jax import JaxFunction, jax, module_of, to_torch
 from adamant.models.foreign.jax_kinds import Kind, kind_of
 from adamant.models.foreign.module import Foreign
-from adamant.models.layout import Shape
+from adamant.models.layout import Shape, made_for, ways
 
 
 def from_jax(model: Any, params: Any = None, *, state: Any = None, shape: Shape | None = None) -> Foreign:
@@ -40,8 +40,8 @@ def from_jax(model: Any, params: Any = None, *, state: Any = None, shape: Shape 
 
 
 def host(model: Any, ask: Ask) -> Foreign:
-    """The door for objects of JAX and its neighbours."""
-    return from_jax(model, shape=ask.shape)
+    """The door for objects of JAX and its neighbours, which are tried in the layouts of the shape asked for."""
+    return from_jax(model) if ask.shape is None else made_for(lambda way: from_jax(model, shape=way), ways(ask.shape))
 
 
 @final

@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
-from adamant.errors import InputError, MissingExtraError, ModelError
+from adamant.errors import AdamantError, InputError, MissingExtraError, ModelError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _WEIGHTS = "model.weights.h5"
@@ -66,10 +66,17 @@ def described(path: Path) -> Described:
     """Look into a file without building anything; raises InputError or ModelError for what is no whole Keras model."""
     with path.open("rb") as file:
         lead = file.read(8)
-    if lead == _HDF5:
-        return _of_hdf5(path)
-    if lead.startswith(b"PK"):
-        return _of_archive(path)
+    try:
+        if lead == _HDF5:
+            return _of_hdf5(path)
+        if lead.startswith(b"PK"):
+            return _of_archive(path)
+    except AdamantError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is cut short, or is no model of Keras ({error}): save the model with model.save('model.keras')."
+        ) from error
     if lead.startswith(b"\x80"):
         raise ModelError(
             f"{path} is a pickle, which can run any code while it is loaded, so adamant does not open it: load it "
@@ -79,14 +86,9 @@ def described(path: Path) -> Described:
 
 
 def _of_archive(path: Path) -> Described:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = {k: v for k, v in json.loads(archive.read("config.json")).items() if k != "compile_config"}
-            version = str(json.loads(archive.read("metadata.json"))["keras_version"])
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is an archive, but not one of Keras ({error}): save the model with model.save('model.keras')."
-        ) from error
+    with zipfile.ZipFile(path) as archive:
+        config = {k: v for k, v in json.loads(archive.read("config.json")).items() if k != "compile_config"}
+        version = str(json.loads(archive.read("metadata.json"))["keras_version"])
     return _told(path, version, config, zipped=True)
 
 
@@ -117,14 +119,17 @@ def h5py() -> Any:
 
 @contextmanager
 def readable(held: Described) -> Generator[Path]:
-    """A path that Keras 3 opens: the file's own, or that of a copy in its words while this lasts."""
-    if not held.legacy:
+    """A path that Keras 3 opens: the file's own, or that of a copy in its words and of its suffix, for a while."""
+    suffixes = (".keras",) if held.zipped else (".h5", ".hdf5")
+    if not held.legacy and held.path.suffix in suffixes:
         yield held.path
         return
     words = json.dumps(held.config)
     with TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{'.keras' if held.zipped else '.h5'}"
-        if held.zipped:
+        path = Path(folder) / f"model{suffixes[0]}"
+        if not held.legacy:
+            shutil.copyfile(held.path, path)
+        elif held.zipped:
             _copy(held.path, path, words)
         else:
             shutil.copyfile(held.path, path)

@@ -18,7 +18,7 @@ from adamant.models.foreign.flat import Flat, captured, drawn, flat, single
 from adamant.models.foreign.module import Foreign
 from adamant.models.foreign.tensorflow import TensorFlowFunction, tensorflow, to_torch
 from adamant.models.foreign.variables import VariableFunction
-from adamant.models.layout import Shape
+from adamant.models.layout import Shape, fits, made_for, ways
 from adamant.random import Rng
 
 SAVED = "saved_model.pb"  # what every folder of a SavedModel holds
@@ -50,8 +50,14 @@ def from_tensorflow(model: Any, *, shape: Shape | None = None) -> Foreign:
 
 
 def host(model: Any, ask: Ask) -> Foreign:
-    """The door for objects of TensorFlow."""
-    return from_tensorflow(model, shape=ask.shape)
+    """The door for objects of TensorFlow, which know their shape, or are tried in the layouts of the one asked for."""
+    known = _parts(model)[2]
+    if ask.shape is None or (known and None not in known):
+        return from_tensorflow(model)
+    among = [way for way in ways(ask.shape) if known is None or fits(way, known)] or [ask.shape]
+    # Its convolutions take channels first without a word, as groups: what looks like channels last is tried first.
+    among.sort(key=lambda way: way[-1] not in (1, 3))
+    return made_for(lambda way: from_tensorflow(model, shape=way), among)
 
 
 def is_saved(spec: str) -> bool:
@@ -117,7 +123,7 @@ def _trains(model: Any, spec: Any) -> Callable[[Any], Any] | None:
 
     try:
         drawn(train, spec.shape[1:], spec.dtype)
-    except (ValueError, TypeError):
+    except ModelError:
         return None
     return train
 
