@@ -81,9 +81,10 @@ def measure(game: AAE, networks: nn.Module, material: Material, seed: int) -> Me
     test = latent(game, networks, x[:TESTED], y[:TESTED], seed)
     figures = {"reconstruction_error": error, "mean_input_error": variance}
     figures |= {"latent_distance": test.distance, "latent_p": test.p, "latent_rows": float(test.rows[0])}
-    if isinstance(game.labels, Guessed):
+    x, y = x[y >= 0], y[y >= 0]
+    if isinstance(game.labels, Guessed) and len(y):
         figures["accuracy"] = int((encoded(game, networks, x)[1].argmax(1) == y).sum()) / len(y)
-    if isinstance(game.labels, Clustered):
+    if isinstance(game.labels, Clustered) and len(y) > 1:
         figures |= _found(encoded(game, networks, x)[1], y)
     if material.judge is not None:
         figures |= _made(game, networks, material, seed)
