@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -108,7 +109,5 @@ def _made(game: AAE, networks: nn.Module, material: Material, seed: int) -> dict
     reference = material.reference
     y = asked_labels(reference.rows, material.classes) if game.conditional else None
     features, named = reference.judge.look(samples(game, networks, reference.rows, seed=seed, y=y))
-    like = likeness(reference.real, features)
-    made = {"frechet": like.frechet, "precision": like.precision, "coverage": like.coverage}
-    made["modes"] = float(modes(named, material.classes))
+    made = {**asdict(likeness(reference.real, features)), "modes": float(modes(named, material.classes))}
     return made if y is None else {**made, "as_asked": int((named == y).sum()) / len(y)}
