@@ -227,7 +227,7 @@ def test_files_that_are_no_game(tmp_path):
     with pytest.raises(InputError, match="There is no file"):
         load(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(InputError, match="cannot be read as safetensors"):
+    with pytest.raises(InputError, match="is not a readable safetensors file"):
         load(tmp_path / "text.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "plain.safetensors")
     with pytest.raises(InputError, match="holds no game"):
