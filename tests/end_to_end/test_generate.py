@@ -60,6 +60,19 @@ def test_what_it_refuses(words, sentence, here):
     assert sentence in command("generate", "--data", "digits", *words).sentence
 
 
+def test_pictures_of_four_channels_are_made_and_not_shown(here):
+    x, y = np.random.default_rng(0).random((100, 4, 8, 8)).astype("float32"), np.arange(100) % 2
+    np.savez(here / "four.npz", x_train=x, y_train=y, x_val=x, y_val=y, x_test=x, y_test=y)
+    for game in ("gan(nets=Dense(4, 16))", "aae(nets=Dense(4, 16))"):
+        said = command(
+            "generate", "--data", "four.npz", "--model", game, "--steps", 5, "--measures", 2, "--samples", 10,
+            "--batch-size", 20, "--out", "four",
+        )  # fmt: skip
+        assert said.code == 0, said.err
+        assert json.loads((here / "four" / "result.json").read_text())["steps"] == 4  # two measurements of two
+        assert "image/png" not in (here / "four" / "report.html").read_text()
+
+
 def test_one_class_and_rows_that_are_no_numbers(here):
     x = np.random.default_rng(0).random((60, 8, 8)).astype("float32")
     np.savez(here / "one.npz", x_train=x, y_train=np.zeros(60, int), x_test=x, y_test=np.zeros(60, int))

@@ -20,6 +20,9 @@ def test_from_training_to_attack(here, game):
         "--steps", 40, "--measures", 2, "--out", "learned",
     )  # fmt: skip
     assert said.code == 0, said.err
+    page = (here / "learned" / "report.html").read_text()
+    assert "Test rows as they are changed" in page
+    assert "Measured on 359 test rows" in page
     name = "AdvGAN" if game == "advgan" else "NAG"
     attack = f"{name}(generator='learned/game.safetensors')"
     said = command(
@@ -39,7 +42,7 @@ def test_what_is_missing_is_said(here):
     said = command("generate", *DIGITS, "--model", "advgan", "--target", "odd_models:Good", "--steps", 2, "--out", "a")
     assert "there is no threat model" in said.sentence
     said = command("generate", *DIGITS, "--model", "advgan", "--threat", "linf:0.1", "--steps", 2, "--out", "a")
-    assert "there is no model" in said.sentence
+    assert "there is no model: give both (--target and --threat" in said.sentence
     words = ("attack", "odd_models:Good", *DIGITS, "--threat", "linf:0.1")
     said = command(*words, "--attack", "AdvGAN(generator='none.safetensors')")
     assert "There is no generator at none.safetensors" in said.sentence

@@ -19,7 +19,7 @@ from adamant.generation.base import Game, Material, Sampler
 from adamant.generation.fit import Match, Play, Played, fit
 from adamant.generation.judge import train_judge
 from adamant.generation.measures import copied
-from adamant.generation.pictures import Gallery, Grid, Map, sheet
+from adamant.generation.pictures import COLUMNS, Gallery, Grid, Map, sheet
 from adamant.generation.samples import draw, write_samples
 from adamant.models import as_logits, load_model
 from adamant.report.generation import Points, Sheet, Shown
@@ -27,6 +27,7 @@ from adamant.shards import Shard
 from adamant.values import brief
 
 _NOT_CONFIG = ("out", "resume", "json", "quiet", "name")
+_FOLLOWED = 60  # pictures of each measurement
 _COMPARED = 1000  # rows that are searched for near ones among the training rows
 
 
@@ -122,7 +123,7 @@ class Generate(Data):
             "data": runs.facts_of_data(material.data),
             "rows": len(material.data),
             "seed": self.seed,
-            "steps": self.steps,
+            "steps": played.measured[-1]["step"],
             "measured": list(played.measured),
             "best_step": played.best_step,
             "events": list(played.events),
@@ -156,13 +157,16 @@ class Generate(Data):
         }
 
     def _shown(self, game: Game, played: Played, last: Material) -> Shown:
-        networks, pictures = played.saved.networks, len(last.shape) == 3
-        more = game.gallery(networks, last, self.seed) if isinstance(game, Gallery) else ()
-        own = Grid(title="Samples", x=game.show(networks, last, self.seed).cpu(), columns=10)
+        networks, pictures = played.saved.networks, len(last.shape) == 3 and last.shape[0] in (1, 3)
+        drawable = pictures or len(last.shape) == 1
+        more = game.gallery(networks, last, self.seed) if isinstance(game, Gallery) and drawable else ()
+        title = "Samples" if isinstance(game, Sampler) else "Test rows as they are changed"
+        own = Grid(title=title, x=game.show(networks, last, self.seed).cpu(), columns=COLUMNS)
         again = any(isinstance(g, Grid) and torch.equal(g.x.cpu(), own.x) for g in more)
         grids = [own] if pictures and not again else []
         sheets: list[Sheet] = [(g.title, _picture(g)) for g in (*grids, *more) if isinstance(g, Grid)]
-        along = [(step, _picture(Grid(title="", x=x[:60], columns=10))) for step, x in played.shown] if pictures else []
+        followed = played.shown if pictures else ()
+        along = [(step, _picture(Grid(title="", x=x[:_FOLLOWED], columns=COLUMNS))) for step, x in followed]
         maps: list[Points] = [
             (m.title, _numbers(m.points), m.y.cpu().numpy(), _numbers(m.drawn)) for m in more if isinstance(m, Map)
         ]
@@ -181,7 +185,8 @@ class Generate(Data):
         for line in held["warnings"]:
             self.console.print(line, soft_wrap=True)
         self.console.print(
-            f"Best step {played.best_step} of {self.steps}. {played.seconds:.0f} s. Seed {self.seed}.", soft_wrap=True
+            f"Best step {played.best_step} of {played.measured[-1]['step']}. {played.seconds:.0f} s. Seed {self.seed}.",
+            soft_wrap=True,
         )
         samples = f"  Samples: {folder / 'samples.npz'}" if held["floor"] else ""
         self.console.print(

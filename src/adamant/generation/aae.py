@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adamant.errors import InputError
-from adamant.generation import aae_labels, aae_measures, aae_pictures, priors
+from adamant.generation import aae_labels, aae_measures, aae_pictures, losses, priors
 from adamant.generation.aae_labels import Clustered, Guessed, Ignored, Labels, Placed, Told
 from adamant.generation.aae_nets import Autoencoder, Heads
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import R1, Critic, NonSaturating, Penalty
-from adamant.generation.monitor import sound
+from adamant.generation.monitor import labels_there, sound
 from adamant.generation.nets import Dense, Nets, grown
 from adamant.generation.pictures import Grid, Map
 from adamant.generation.priors import Categorical, Gaussian, Prior
@@ -73,6 +73,9 @@ class AAE:
             raise InputError(f"Rows to validate with have shape {other}, and to train on {material.shape}: give alike.")
         sound(material)
         aae_labels.check(self.labels, material.data, self.prior.parts)
+        if isinstance(self.labels, Told):
+            labels_there(material)
+        losses.check(self.penalties)
         if self.critic < 1:
             raise InputError(f"critic is {self.critic}: give the width of its hidden layers, from 1 on.")
 
@@ -109,7 +112,7 @@ class AAE:
         x = turn.x
         rebuilding = (net.draw(*self.heard(net, x, turn.y)) - net.plain(x)).square().mean()
         turn.descend("reconstruction", rebuilding)
-        losses = {"reconstruction": rebuilding}
+        told = {"reconstruction": rebuilding}
 
         style, guess = net.code(x)  # with the weights that rebuilding left
         part = turn.y if isinstance(self.labels, Placed) else None
@@ -118,15 +121,15 @@ class AAE:
         if net.critic_of_guesses:
             one_hot = Categorical(classes=net.heads.guess).draw(rng.fold("class"))
             contests.append((net.critic_of_guesses, one_hot, guess.softmax(1)))
-        losses["critic"] = _told_apart(contests)
-        turn.descend("critic", losses["critic"] + self._smoothness(contests, turn))
-        losses["encoder"] = _deceived(contests)
-        turn.descend("encoder", losses["encoder"])
+        told["critic"] = _told_apart(contests)
+        turn.descend("critic", told["critic"] + self._smoothness(contests, turn))
+        told["encoder"] = _deceived(contests)
+        turn.descend("encoder", told["encoder"])
 
         if isinstance(self.labels, Guessed):
-            losses["labels"] = self._taught(net, turn, self.labels)
-            turn.descend("labels", losses["labels"])
-        return {name: loss.detach() for name, loss in losses.items()}
+            told["labels"] = self._taught(net, turn, self.labels)
+            turn.descend("labels", told["labels"])
+        return {name: loss.detach() for name, loss in told.items()}
 
     def _smoothness(self, contests: Sequence[_Contest], turn: Turn) -> Tensor:
         """The penalties of all critics, each as many times as heavy as it is seldom."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -81,9 +82,10 @@ def measure(game: AAE, networks: nn.Module, material: Material, seed: int) -> Me
     test = latent(game, networks, x[:TESTED], y[:TESTED], seed)
     figures = {"reconstruction_error": error, "mean_input_error": variance}
     figures |= {"latent_distance": test.distance, "latent_p": test.p, "latent_rows": float(test.rows[0])}
-    if isinstance(game.labels, Guessed):
+    x, y = x[y >= 0], y[y >= 0]
+    if isinstance(game.labels, Guessed) and len(y):
         figures["accuracy"] = int((encoded(game, networks, x)[1].argmax(1) == y).sum()) / len(y)
-    if isinstance(game.labels, Clustered):
+    if isinstance(game.labels, Clustered) and len(y) > 1:
         figures |= _found(encoded(game, networks, x)[1], y)
     if material.judge is not None:
         figures |= _made(game, networks, material, seed)
@@ -107,7 +109,5 @@ def _made(game: AAE, networks: nn.Module, material: Material, seed: int) -> dict
     reference = material.reference
     y = asked_labels(reference.rows, material.classes) if game.conditional else None
     features, named = reference.judge.look(samples(game, networks, reference.rows, seed=seed, y=y))
-    like = likeness(reference.real, features)
-    made = {"frechet": like.frechet, "precision": like.precision, "coverage": like.coverage}
-    made["modes"] = float(modes(named, material.classes))
+    made = {**asdict(likeness(reference.real, features)), "modes": float(modes(named, material.classes))}
     return made if y is None else {**made, "as_asked": int((named == y).sum()) / len(y)}

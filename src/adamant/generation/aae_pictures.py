@@ -10,53 +10,48 @@ from torch import nn
 from adamant.generation.aae_labels import Clustered, Told
 from adamant.generation.aae_measures import encoded
 from adamant.generation.base import Material
-from adamant.generation.pictures import Grid, Map
+from adamant.generation.pictures import COLUMNS, Grid, Map, below
 from adamant.random import Rng
 
 if TYPE_CHECKING:
     from adamant.generation.aae import AAE
 
-_ROWS = 10
 _POINTS = 2000
 
 
 def by_class(game: AAE, networks: nn.Module, material: Material, seed: int) -> Grid:
-    """The same ten draws of the style, in every class; samples of no class where the decoder hears of none."""
+    """A row for each class, of the same ten draws of the style; samples of no class where the decoder hears of none."""
     device = next(networks.parameters()).device
     known = game.labels.count if isinstance(game.labels, Clustered) else material.classes
-    y = torch.arange(known * _ROWS, device=device) % known
-    rng = Rng.of(seed, known * _ROWS).to(device).fold("show")
+    y = torch.arange(known * COLUMNS, device=device) // COLUMNS
+    rng = Rng.of(seed, known * COLUMNS).to(device).fold("show")
     if not isinstance(game.labels, Clustered) and not game.conditional:
-        return Grid(title="Samples", x=game.sample(networks, rng), columns=known)
+        return Grid(title="Samples", x=game.sample(networks, rng), columns=COLUMNS)
     heads = game.heads(material.classes)
     if not (heads.told + heads.guess):  # the class is a place in the code, so that styles differ from class to class
-        return Grid(title="Samples of each class", x=game.sample(networks, rng, y), columns=known)
-    style = game.prior.draw(Rng.of(seed, _ROWS).to(device).fold("show")).repeat_interleave(known, 0)
-    return Grid(title="Styles by classes", x=game.decode(networks, style, y), columns=known)
+        return Grid(title="Samples of each class", x=game.sample(networks, rng, y), columns=COLUMNS)
+    style = game.prior.draw(Rng.of(seed, COLUMNS).to(device).fold("show")).repeat(known, 1)
+    return Grid(title="Styles by classes", x=game.decode(networks, style, y), columns=COLUMNS)
 
 
 def rebuilt(game: AAE, networks: nn.Module, material: Material) -> Grid:
     """Held-out inputs, and below each what is rebuilt from its code."""
     device = next(networks.parameters()).device
     rows = material.validation
-    x, y = rows.x[: 3 * _ROWS].to(device), rows.y[: 3 * _ROWS].to(device)
-    made = game.reconstruct(networks, x, y)
-    pairs = [half for a, b in zip(x.split(_ROWS), made.split(_ROWS), strict=True) for half in (a, b)]
-    return Grid(title="Held-out inputs, and as they are rebuilt", x=torch.cat(pairs), columns=_ROWS)
+    x, y = rows.x[: 3 * COLUMNS].to(device), rows.y[: 3 * COLUMNS].to(device)
+    return below(x, game.reconstruct(networks, x, y), "Held-out inputs, and as they are rebuilt")
 
 
 def between(game: AAE, networks: nn.Module, material: Material) -> Grid:
     """From one held-out input to another, straight through the codes."""
     device = next(networks.parameters()).device
     rows = material.validation
-    x, y = rows.x[: 2 * _ROWS].to(device), rows.y[: 2 * _ROWS].to(device)
+    n = min(COLUMNS, len(rows) // 2)
+    x, y = rows.x[: 2 * n].to(device), rows.y[: 2 * n].to(device)
     style, weights = game.heard(networks, x, y)
-    ways = torch.linspace(0, 1, _ROWS, device=device)[None, :, None]
-    ends = [
-        (held[: len(held) // 2, None] * (1 - ways) + held[len(held) // 2 :, None] * ways).flatten(0, 1)
-        for held in (style, weights)
-    ]
-    return Grid(title="From one input to another", x=networks(*ends), columns=_ROWS)
+    ways = torch.linspace(0, 1, COLUMNS, device=device)[None, :, None]
+    ends = [(held[:n, None] * (1 - ways) + held[n:, None] * ways).flatten(0, 1) for held in (style, weights)]
+    return Grid(title="From one input to another", x=networks(*ends), columns=COLUMNS)
 
 
 def codes(game: AAE, networks: nn.Module, material: Material, seed: int) -> Map:

@@ -19,6 +19,7 @@ from adamant.errors import InputError
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import NonSaturating
 from adamant.generation.nets import DCGAN, Dense, Discriminator, fitting
+from adamant.generation.pictures import COLUMNS, below
 from adamant.generation.victim import answers, ask, check_victim, errs, goal_of, leave, victim
 from adamant.losses import Loss as AttackLoss
 from adamant.losses import Margin
@@ -177,11 +178,11 @@ class AdvGAN:
         return Measured(score=wrong, figures=figures)
 
     def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
-        """Eight validation rows, and below them what becomes of each."""
+        """Ten validation rows, and below each what becomes of it."""
         _, threat = victim(material)
         generator = cast(Changes, networks.get_submodule("generator"))
-        x = material.validation.x[:8].to(next(generator.parameters()).device)
-        return torch.cat([x, changed(generator, x, threat)])
+        x = material.validation.x[:COLUMNS].to(next(generator.parameters()).device)
+        return below(x, changed(generator, x, threat)).x
 
     def outline(self, networks: nn.Module) -> dict[str, Any]:
         """What the file says of the generator, for the attack that asks it."""

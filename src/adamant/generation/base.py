@@ -117,7 +117,7 @@ class Game(Protocol):
         ...
 
     def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
-        """Some pictures (n *d) for people, the same ones whenever it is asked, so that they can be followed."""
+        """Pictures (n *d) in rows of ten for people, the same whenever it is asked, so that they can be followed."""
         ...
 
 

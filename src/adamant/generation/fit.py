@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -143,7 +143,10 @@ class _Playing:
     @staticmethod
     def of(match: Match, shard: Shard) -> _Playing:
         networks = match.game.build(match.material.shape, match.material.classes, match.seed).to(match.device)
-        players = match.game.players(networks)
+        try:
+            players = match.game.players(networks)
+        except ValueError as error:  # of an optimiser, which says what is wrong
+            raise InputError(f"The players of {brief(match.game)} cannot move: {error}.") from None
         rates = {name: [group["lr"] for group in held.param_groups] for name, held in players.items()}
         return _Playing(match, shard, networks, players, rates)
 
@@ -168,7 +171,8 @@ class _Playing:
         rows = " and ".join(part.fingerprint()[:16] for part in (material.data, material.validation))
         others = "".join(f" | {_digest(net)[:16]}" for net in (material.judge, material.target) if net is not None)
         within = f" | {brief(material.threat)}" if material.threat is not None else ""
-        return f"{brief(match.game)} | {brief(match.play)} | seed {match.seed} | rows sha256 {rows}{others}{within}"
+        play = brief(replace(match.play, save_every=Play.save_every))  # which decides nothing
+        return f"{brief(match.game)} | {play} | seed {match.seed} | rows sha256 {rows}{others}{within}"
 
     def facts(self) -> dict[str, Any]:
         match = self.match

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adamant.errors import InputError
+from adamant.generation import losses
 from adamant.generation.base import Material, Measured, Shape, Turn
 from adamant.generation.losses import R1, Loss, NonSaturating, Penalty
 from adamant.generation.monitor import labels_there, look_at, sound
 from adamant.generation.nets import Auxiliary, Conditioning, Discriminator, Generator, Nets, fitting, pair
-from adamant.generation.pictures import Grid
+from adamant.generation.pictures import Grid, below
 from adamant.random import Rng
 from adamant.runtime.average import EMA
 from adamant.runtime.optimizers import Adam
@@ -54,6 +55,7 @@ class GAN:
         sound(material)
         if self.labels is not None:
             labels_there(material)
+        losses.check(self.penalties)
         if self.critics < 1:
             raise InputError(f"The discriminator moves at least once in each step, critics is {self.critics}.")
 
@@ -72,10 +74,10 @@ class GAN:
 
     def update(self, networks: nn.Module, turn: Turn) -> dict[str, Tensor]:
         """The discriminator's moves, each against rows made anew, then the generator's."""
-        losses: dict[str, Tensor] = {}
+        told: dict[str, Tensor] = {}
         for move in range(self.critics):
-            losses |= self._look(networks, turn, turn.rng.fold(f"move {move}"), turn.step * self.critics + move)
-        return losses | self._make(networks, turn, turn.rng.fold("make"))
+            told |= self._look(networks, turn, turn.rng.fold(f"move {move}"), turn.step * self.critics + move)
+        return told | self._make(networks, turn, turn.rng.fold("make"))
 
     def sample(self, networks: nn.Module, rng: Rng, y: Tensor | None = None) -> Tensor:
         """One input for each stream."""
@@ -120,9 +122,7 @@ class GAN:
         x = self.show(networks, material, seed)[:: 100 // _STEPS][:_STEPS].cpu()
         among = material.data.x
         near = torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)
-        return Grid(
-            title="Samples, and below each the nearest training row", x=torch.cat([x, among[near]]), columns=_STEPS
-        )
+        return below(x, among[near], "Samples, and below each the nearest training row")
 
     def _look(self, networks: nn.Module, turn: Turn, rng: Rng, move: int) -> dict[str, Tensor]:
         make, look = _both(networks)

@@ -6,7 +6,7 @@ x for a row of the data, x' for a made one and sp(t) = log(1 + exp t), and where
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, final, runtime_checkable
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adamant.batch import per_row
+from adamant.errors import InputError
 from adamant.random import Rng
 
 Critic = Callable[[Tensor], Tensor]  # inputs (n *d) to logits (n,)
@@ -162,6 +163,13 @@ class GradientPenalty:
         share = per_row(rng.fold("between").uniform(1, dtype=real.dtype)[:, 0], real)
         slopes = squared_slopes(critic, made.detach().lerp(real, share)).clamp_min(1e-20).sqrt()
         return self.weight * (slopes - 1).square().mean()
+
+
+def check(penalties: Sequence[Penalty]) -> None:
+    """Raise InputError for a penalty that is never due."""
+    for penalty in penalties:
+        if penalty.every < 1:
+            raise InputError(f"{penalty!r} is due every {penalty.every} steps: give a whole number from 1 on.")
 
 
 LOSSES: tuple[type, ...] = (NonSaturating, Hinge, Wasserstein, Relativistic)

@@ -114,11 +114,16 @@ def sound(material: Material) -> None:
 
 def labels_there(material: Material) -> None:
     """Raise InputError where a conditional game has no labels, or only one, to learn."""
-    data = material.data
-    if bool((data.y < 0).any()):
-        raise InputError(
-            f"labels are asked for, and {int((data.y < 0).sum())} rows of {data.name} have none (-1): leave labels "
-            "out of the game, or those rows out of the data."
-        )
+    data, classes = material.data, material.classes
+    for rows in (data, material.validation):
+        if bool((rows.y < 0).any()):
+            raise InputError(
+                f"labels are asked for, and {int((rows.y < 0).sum())} rows of {rows.name} have none (-1): leave labels "
+                "out of the game, or those rows out of the data."
+            )
+        if bool((rows.y >= classes).any()):
+            raise InputError(
+                f"A label of {rows.name} is {int(rows.y.max())}, and there are {classes} classes, numbered from 0 on."
+            )
     if data.y.unique().numel() < 2:
         raise InputError(f"labels are asked for, and {data.name} has one class only: leave labels out of the game.")

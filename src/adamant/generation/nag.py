@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from adamant._types import Logits
 from adamant.calling import untouched
+from adamant.errors import InputError
 from adamant.generation.base import Material, Measured, Shape, Turn
+from adamant.generation.pictures import COLUMNS
 from adamant.generation.victim import ask, check_victim, errs, goal_of, leave, victim
 from adamant.models.generators import Changes, Outline, build_changes, changed, described, draw
 from adamant.runtime.average import Average
@@ -50,6 +52,8 @@ class NAG:
     def check(self, material: Material) -> None:
         """Raise InputError without a model to attack, a budget or labels."""
         check_victim(material, self.toward)
+        if self.noise < 1:
+            raise InputError(f"noise is {self.noise}: give how many numbers a change is drawn from, from 1 on.")
 
     def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
         outline = Outline(shape=shape, noise=self.noise, wide=self.wide)
@@ -82,11 +86,11 @@ class NAG:
         return Measured(score=fooled, figures={"fooled": fooled, "l2": size, "cosine": float(pairs)})
 
     def show(self, networks: nn.Module, material: Material, seed: int) -> Tensor:
-        """Eight validation rows, each under another change."""
+        """Ten validation rows, each under another change."""
         _, threat = victim(material)
         net = cast(Changes, networks.get_submodule("generator"))
         like = next(net.parameters())
-        x = material.validation.x[:8].to(like)
+        x = material.validation.x[:COLUMNS].to(like)
         return changed(net, x, threat, torch.cat([draw(net, i) for i in range(len(x))]).to(like))
 
     def outline(self, networks: nn.Module) -> dict[str, Any]:

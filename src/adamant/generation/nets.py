@@ -70,7 +70,8 @@ class Dense:
     wide: int = 256
 
     def check(self, shape: Shape) -> None:
-        """Any input will do."""
+        """Any input will do; raises InputError for sizes below one."""
+        _sizes(self)
 
     def parts(self, shape: Shape, latent: int) -> Parts:
         size, wide = math.prod(shape), self.wide
@@ -98,7 +99,8 @@ class DCGAN:
     wide: int = 32
 
     def check(self, shape: Shape) -> None:
-        """Raise InputError for what is no picture of such sides."""
+        """Raise InputError for what is no picture of such sides, and for sizes below one."""
+        _sizes(self)
         if not _is_picture(shape) or any(side % 4 or side < 12 for side in shape[1:]):
             raise InputError(
                 f"DCGAN makes pictures with sides that 4 divides, from 12 on, such as 28x28 and 32x32; these inputs "
@@ -149,6 +151,11 @@ class Own:
         if found.ndim != 2 or len(found) != 2:
             raise InputError(f"{self.discriminator} returns {tuple(found.shape)} for 2 inputs: return features (n f).")
         return make, look, found.shape[1]
+
+
+def _sizes(nets: Dense | DCGAN) -> None:
+    if min(nets.latent, nets.wide) < 1:
+        raise InputError(f"{nets!r} has no latents or no width: give whole numbers from 1 on.")
 
 
 def _own(name: str) -> nn.Module:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from adamant.errors import InputError
 from adamant.generation.base import Material
 
+COLUMNS = 10  # of what `Game.show` returns
+
 
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +41,13 @@ class Gallery(Protocol):
     """A game that has more to look at than `show`."""
 
     def gallery(self, networks: nn.Module, material: Material, seed: int) -> tuple[Grid | Map, ...]: ...
+
+
+def below(x: Tensor, made: Tensor, title: str = "") -> Grid:
+    """Rows of ten pictures, and below each picture the other one of its pair; the places that are left are white."""
+    white = x.new_ones(-len(x) % COLUMNS, *x.shape[1:])
+    halves = (torch.cat([half, white]).split(COLUMNS) for half in (x, made))
+    return Grid(title=title, x=torch.cat([row for pair in zip(*halves, strict=True) for row in pair]), columns=COLUMNS)
 
 
 def sheet(grid: Grid, *, least: int = 280) -> Tensor:

@@ -53,7 +53,10 @@ def victim(material: Material) -> tuple[nn.Module, Projectable]:
     """The model and the set; raises InputError where either is missing."""
     if material.target is None or material.threat is None:
         missing = "model" if material.target is None else "threat model"
-        raise InputError(f"A learned attack is learned against a model within a threat model: there is no {missing}.")
+        raise InputError(
+            f"A learned attack is learned against a model within a threat model: there is no {missing}: "
+            "give both (--target and --threat, target= and threat= of Material)."
+        )
     return unwrapped(material.target), material.threat
 
 

@@ -12,9 +12,12 @@ from adamant.errors import InputError
 from adamant.generation import files
 from adamant.generation.aae import AAE, Rates
 from adamant.generation.aae_labels import Clustered, Guessed, Ignored, Placed, Told, hide
+from adamant.generation.aae_measures import encoded
 from adamant.generation.base import Game, Material, Sampler, Turn
 from adamant.generation.catalogue import vocabulary
+from adamant.generation.losses import R1
 from adamant.generation.nets import Dense
+from adamant.generation.pictures import Grid
 from adamant.generation.priors import Gaussian, Ring
 from adamant.random import Rng
 from adamant.runtime.augment import Crop
@@ -408,6 +411,7 @@ def with_labels(y):
         (AAE(labels=Clustered(1), nets=TINY), rows_of(), "one class at most"),
         (AAE(labels=Guessed(steady=1.0), nets=TINY), rows_of(), "changes to be steady under"),
         (AAE(critic=0), rows_of(), "critic is 0"),
+        (AAE(penalties=(R1(every=0),)), rows_of(), "due every 0 steps"),
         (AAE(prior=Gaussian(dim=0)), rows_of(), "dim=0"),
         (GAMES[0], replace(rows_of(), x=rows_of().x.index_fill(0, torch.tensor([4]), math.nan)), "Row 4"),
         (GAMES[0], rows_of(shape=(1, 2, 2)), "give alike"),
@@ -416,6 +420,41 @@ def with_labels(y):
 def test_rows_that_the_game_cannot_be_played_over_are_refused(game, data, words):
     with pytest.raises(InputError, match=words):
         game.check(Material(data=data, validation=rows_of()))
+
+
+def test_rows_to_validate_with_need_labels_where_the_decoder_is_told_them():
+    with pytest.raises(InputError, match="20 rows of made have none"):
+        GAMES[1].check(Material(data=rows_of(), validation=rows_of(20, labels=False)))
+
+
+@pytest.mark.parametrize("game", [GAMES[1], AAE(labels=Clustered(4), nets=TINY)])
+def test_pictures_stand_in_rows_of_ten_one_for_each_class(game):
+    material, net = made(game)
+    shown = game.show(net, material, 0)
+    style = game.prior.draw(Rng.of(0, 10).fold("show"))
+    for label, row in enumerate(shown.split(10)):
+        assert torch.allclose(row, game.decode(net, style, torch.full((10,), label)), atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 7, 13])
+def test_few_rows_to_validate_with_are_shown_too(n):
+    material, net = made(GAMES[0])
+    grids = [g for g in GAMES[0].gallery(net, replace(material, validation=rows_of(n)), 0) if isinstance(g, Grid)]
+    _, rebuilt, between = grids
+    x, last = rows_of(n).x, n - n // 10 * 10
+    assert torch.equal(rebuilt.x[-20 : last - 20], x[n - last :])
+    assert torch.allclose(rebuilt.x[-10 : last - 10], GAMES[0].reconstruct(net, x)[n - last :], atol=1e-6)
+    assert len(between.x) == 10 * (n // 2)
+
+
+def test_accuracy_is_of_rows_with_a_label():
+    game = GAMES[3]
+    material, net = made(game)
+    y = encoded(game, net, material.validation.x)[1].argmax(1)
+    y[::2] = -1
+    seen = replace(material, validation=replace(material.validation, y=y))
+    with torch.no_grad():
+        assert game.measure(net, seen, 0).figures["accuracy"] == 1
 
 
 def test_questions_that_have_no_answer_are_refused():

@@ -315,6 +315,18 @@ def test_what_cannot_be_attacked(changes, says):
         AdvGAN().check(replace(material(), **changes))
 
 
+def test_each_changed_picture_stands_below_its_own():
+    held = material()
+    few = replace(held, validation=held.validation.take(torch.arange(7)))
+    networks = AdvGAN().build((1, 8, 8), 10, 0).eval()
+    for given, n in ((held, 10), (few, 7)):
+        shown = AdvGAN().show(networks, given, 0)
+        assert shown.shape == (20, 1, 8, 8)
+        assert torch.equal(shown[:n], given.validation.x[:n])
+        assert 0 < (shown[10 : 10 + n] - shown[:n]).abs().max() <= float(given.threat.eps) + 1e-6
+        assert bool((shown[n:10] == 1).all())
+
+
 def test_what_else_cannot_be_learned():
     held = material()
     unlabelled = replace(held, data=replace(held.data, y=torch.full_like(held.data.y, -1)))

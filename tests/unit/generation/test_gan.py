@@ -224,7 +224,17 @@ BAD = [
     (GAN(), {"x": TRAIN.x.clone().index_fill_(0, torch.tensor([5]), torch.nan)}, "Row .* of digits holds NaN"),
     (GAN(), {"x": 2 * TRAIN.x}, r"in \[0, 2\]; a generator makes pictures in \[0, 1\]"),
     (GAN(critics=0), {}, "at least once"),
+    (GAN(labels=Projection()), {"classes": TRAIN.classes[:7]}, "A label of digits is 9, and there are 7 classes"),
+    (GAN(penalties=(R1(every=0),)), {}, "is due every 0 steps"),
+    (GAN(nets=Dense(latent=0)), {}, "no latents or no width"),
+    (GAN(rate=-1.0), {}, "cannot move: Invalid learning rate"),
 ]
+
+
+def test_a_conditional_game_needs_labels_of_the_rows_to_validate_with():
+    unlabelled = replace(VALID, y=torch.full_like(VALID.y, -1))
+    with pytest.raises(InputError, match="rows of digits have none"):
+        GAN(labels=Projection()).check(Material(data=TRAIN, validation=unlabelled))
 
 
 @pytest.mark.parametrize(("game", "parts", "words"), BAD)

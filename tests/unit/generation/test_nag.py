@@ -83,3 +83,5 @@ def test_what_cannot_be_attacked():
         NAG().check(material(nn.Sequential(victim(), nn.Softmax(1))))
     with pytest.raises(InputError, match="no number below zero"):
         NAG(noise=-1).build((1, 8, 8), 10, 0)
+    with pytest.raises(InputError, match="noise is 0"):
+        NAG(noise=0).check(material())

@@ -67,6 +67,13 @@ def test_a_killed_run_goes_on_bit_for_bit(at, material, tmp_path):
     assert len(done.shown) == 1
 
 
+def test_how_often_it_is_saved_is_no_part_of_a_run(material, tmp_path):
+    match = Match(game=GAME, material=material, play=PLAY, folder=tmp_path)
+    first = fit(match)
+    again = fit(replace(match, play=replace(PLAY, save_every=5.0), resume=True))
+    assert same(again.saved.networks, first.saved.networks)
+
+
 def test_another_run_is_not_continued(material, tmp_path):
     match = Match(game=GAME, material=material, play=PLAY, folder=tmp_path)
     fit(match)
