@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import adamant as am
 from adamant.errors import InputError, ModelError
-from adamant.models import as_logits, from_jax, from_tensorflow, load_model
+from adamant.models import as_logits, from_jax, from_tensorflow, load_model, save_model
 from adamant.training import SGD, Plan
 from tests.bridge import toys
 from tests.bridge.toys import SHAPE, needs_jax, needs_tensorflow
@@ -317,6 +317,22 @@ def test_leaves_of_jax_are_saved_by_name_and_as_orbax(tmp_path):
     back = module.receive()
     assert isinstance(back, nnx.Module)
     torch.testing.assert_close(torch.from_numpy(np.array(back(z))), module(x).detach(), atol=1e-5, rtol=1e-4)
+
+
+@needs_jax
+def test_saved_leaves_of_jax_are_loaded_into_the_model_that_arch_names(tmp_path, monkeypatch):
+    source = "from tests.bridge import toys\n\n\ndef net():\n    return toys.nnx_model(toys.Twin().weights())\n"
+    (tmp_path / "my_flax.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2]), *sys.path])
+    ours, x = load_model("my_flax:net", shape=(1, 8, 8)), toys.digits().x
+    with torch.no_grad():
+        for weight in ours.parameters():
+            weight.mul_(1.5)
+    save_model(ours, "net.safetensors")
+    again = load_model("net.safetensors", arch="my_flax:net", shape=(1, 8, 8))
+    assert torch.equal(again(x), ours(x))
+    assert not torch.equal(load_model("my_flax:net", shape=(1, 8, 8))(x), ours(x))
 
 
 EXAMPLES = {

@@ -48,7 +48,7 @@ NAMES: tuple[Door, ...] = (
     Door("hf:FOLDER", _begins("hf:"), open_huggingface),
     Door(".pt2", _ends(".pt2"), lambda spec, _: load_exported(existing(spec))),
     Door(".onnx", _ends(".onnx"), open_onnx),
-    Door(", ".join(WEIGHTS), _ends(*WEIGHTS), load_weights),
+    Door(", ".join(WEIGHTS), _ends(*WEIGHTS), lambda spec, ask: load_weights(spec, ask, opener)),
     Door(", ".join(keras.SUFFIXES), _ends(*keras.SUFFIXES), keras.load_keras),
     Door("the folder of a SavedModel", tensorflow_models.is_saved, tensorflow_models.load_saved),
     Door("", _ends(*PICKLES), refuse_pickle),

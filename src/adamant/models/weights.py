@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from adamant.errors import InputError
 from adamant.models.architecture import Architecture, from_json
 from adamant.models.ask import Ask
+from adamant.models.foreign.module import Foreign
 from adamant.models.importable import FORM, imported
 from adamant.models.state import fit, read_safetensors, read_torch
 from adamant.models.timm import build_timm, prepare_timm
@@ -17,11 +20,15 @@ from adamant.models.torchvision import build_torchvision, preparation_of
 from adamant.models.wrap import Normalised, normalised
 from adamant.models.zoo import build
 
+Opener = Callable[[Any], Callable[[Any, Ask], nn.Module] | None]
 WEIGHTS = (".safetensors", ".pt", ".pth")
 
 
-def load_weights(spec: str, ask: Ask) -> nn.Module:
-    """Weights in a file, and the network that the file, or the person, names."""
+def load_weights(spec: str, ask: Ask, opener: Opener) -> nn.Module:
+    """Weights in a file, and the network that the file, or the person, names.
+
+    `opener` says who makes a torch module of an object; the file of one of another framework holds leaves by name.
+    """
     path = existing(spec)
     tensors, text = read_safetensors(path) if path.suffix == ".safetensors" else (read_torch(path), None)
     own = from_json(text, source=str(path)) if text and ask.arch is None else None
@@ -38,8 +45,9 @@ def load_weights(spec: str, ask: Ask) -> nn.Module:
     elif ask.arch.startswith("timm:"):
         net = build_timm(ask.arch.removeprefix("timm:"), ask.classes)
     else:
-        net = _network(ask.arch, ask, why=f"{ask.arch} is built to measure")
-    fit(net, tensors, path=path, arch=ask.arch)
+        net = _network(ask.arch, ask, why=f"{ask.arch} is built to measure", opener=opener)
+    names = net.names if isinstance(net, Foreign) else {}
+    fit(net, {names.get(k, k): v for k, v in tensors.items()}, path=path, arch=ask.arch)
     return Normalised(net, own.mean, own.std) if own and own.mean and not ask.mean else net
 
 
@@ -63,12 +71,14 @@ def _agree(path: Path, own: Architecture, ask: Ask) -> None:
 
 def load_zoo(spec: str, ask: Ask) -> nn.Module:
     """An untrained network of the zoo."""
-    return _network(spec, ask, why=f"{spec} is untrained and built to measure")
+    return _network(spec, ask, why=f"{spec} is untrained and built to measure", opener=lambda _: None)
 
 
-def _network(arch: str, ask: Ask, *, why: str) -> nn.Module:
+def _network(arch: str, ask: Ask, *, why: str, opener: Opener) -> nn.Module:
     if FORM.fullmatch(arch) and not arch.startswith("zoo:"):
-        made = imported(arch, callable)
+        made = imported(arch, lambda held: opener(held) is not None)
+        if not isinstance(made, nn.Module) and (open_ := opener(made)):
+            made = open_(made, ask)
         if not isinstance(made, nn.Module):
             raise InputError(f"{arch} gives a {type(made).__name__}; weights go into a torch module.")
         return made

@@ -134,3 +134,5 @@ def test_memorising_shows():
     train, held, fresh = normal(300, 8, "train"), normal(300, 8, "held"), normal(300, 8, "fresh")
     assert copied(train + 1e-4, train, held) == 1
     assert copied(fresh, train, held) < 0.05
+    twice = torch.cat([held, train[: len(held) // 4]])  # a data set that repeats itself
+    assert copied(train, train, twice) == 1

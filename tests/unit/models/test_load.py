@@ -266,8 +266,9 @@ def test_models_import_from_the_current_directory(here: Path) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert sys.path == path
     torch.save(load_model("mine_adamant_test:made").state_dict(), here / "m.pt")
-    again = load_model("m.pt", arch="mine_adamant_test:Net")
-    assert torch.equal(again(X), load_model("mine_adamant_test:made")(X))
+    for name in ("Net", "factory"):
+        again = load_model("m.pt", arch=f"mine_adamant_test:{name}")
+        assert torch.equal(again(X), load_model("mine_adamant_test:made")(X))
 
 
 @pytest.mark.parametrize(
