@@ -47,6 +47,7 @@ def test_a_run_on_digits(here):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["--threat", "linf:0.1"], "GAN attacks no model"),
         (["--model", "gam"], "There is no game named 'gam'. Did you mean"),
         (["--model", "Dense()"], "is a Dense, not a game"),
         (["--model", "gan(rate=-1)"], "not above zero"),

@@ -14,6 +14,7 @@ from adamant import runs
 from adamant.cli import words
 from adamant.cli.common import Data, at_least_one, of_this_process
 from adamant.data import DataSet
+from adamant.errors import InputError
 from adamant.files import make_folder
 from adamant.generation.base import Game, Material, Sampler
 from adamant.generation.fit import Match, Play, Played, fit
@@ -89,6 +90,10 @@ class Generate(Data):
         )  # fmt: skip
 
     def _material(self, game: Game) -> tuple[Material, DataSet]:
+        if isinstance(game, Sampler) and (self.target or self.threat):
+            raise InputError(
+                f"{type(game).__name__} attacks no model: leave out --target and --threat, or take --model advgan."
+            )
         data, validation, test = self.load_data(), self.load_data("val"), self.load_data("test")
         target = self._target(data) if self.target else None
         threat = words.threat(self.threat) if self.threat else None
