@@ -81,11 +81,18 @@ class AAE:
 
     def heads(self, classes: int) -> Heads:
         """What a code is made of, and who is told the class."""
-        is_ = self.labels.__class__
-        guess = self.labels.count if isinstance(self.labels, Clustered) else classes * (is_ is Guessed)
-        return Heads(
-            style=self.prior.dim, guess=guess, told=classes * (is_ is Told), placed=(classes + 1) * (is_ is Placed)
-        )
+        style = self.prior.dim
+        match self.labels:
+            case Clustered(count=count):
+                return Heads(style=style, guess=count)
+            case Guessed():
+                return Heads(style=style, guess=classes)
+            case Told():
+                return Heads(style=style, told=classes)
+            case Placed():
+                return Heads(style=style, placed=classes + 1)
+            case _:
+                return Heads(style=style)
 
     def build(self, shape: Shape, classes: int, seed: int) -> nn.Module:
         heads = self.heads(classes)

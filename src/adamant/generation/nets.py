@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations
 from adamant.errors import InputError
 from adamant.generation.base import Shape
 from adamant.models import load_model
+from adamant.models.generators import pictorial
 from adamant.models.init import materialise
 from adamant.random import sealed
 
@@ -101,7 +102,7 @@ class DCGAN:
     def check(self, shape: Shape) -> None:
         """Raise InputError for what is no picture of such sides, and for sizes below one."""
         _sizes(self)
-        if not _is_picture(shape) or any(side % 4 or side < 12 for side in shape[1:]):
+        if not pictorial(shape):
             raise InputError(
                 f"DCGAN makes pictures with sides that 4 divides, from 12 on, such as 28x28 and 32x32; these inputs "
                 f"have shape {shape}: take nets=Dense(), resize them, or bring networks of your own with nets=Own(...)."
@@ -171,8 +172,7 @@ def _asked(net: nn.Module, x: Tensor, name: str) -> Tensor:
 
 def fitting(shape: Shape) -> DCGAN | Dense:
     """The pair for inputs of that shape: convolutions for pictures that are large enough, else dense layers."""
-    pictures = _is_picture(shape) and all(side % 4 == 0 and side >= 12 for side in shape[1:])
-    return DCGAN() if pictures else Dense()
+    return DCGAN() if pictorial(shape) else Dense()
 
 
 @final

@@ -39,8 +39,13 @@ class Outline:
 
     @property
     def pictorial(self) -> bool:
-        """Whether convolutions fit: pictures of 12 pixels or more, whose sides are multiples of four."""
-        return len(self.shape) == 3 and all(side >= 12 and side % 4 == 0 for side in self.shape[1:])
+        """Whether the networks are made of convolutions."""
+        return pictorial(self.shape)
+
+
+def pictorial(shape: tuple[int, ...]) -> bool:
+    """Whether convolutions that halve twice fit: pictures with sides that 4 divides, from 12 on."""
+    return len(shape) == 3 and all(side >= 12 and side % 4 == 0 for side in shape[1:])
 
 
 @final
